@@ -1,0 +1,11 @@
+//! Thin layers that own their parameters under PyTorch's names.
+//!
+//! Burn's own layers are not used for two reasons: their batch norm shares its running statistics between clones and
+//! updates them one batch late, and its fields are named `gamma`/`beta`. Ours update in place, so a snapshot taken
+//! between two steps is exactly the state of the network, and parameter paths are PyTorch's without an adapter.
+
+mod conv;
+mod norm;
+
+pub use conv::{Conv2d, Conv2dConfig, ConvTranspose2d};
+pub use norm::BatchNorm2d;
