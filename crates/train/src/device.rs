@@ -1,0 +1,50 @@
+//! Devices by name: `cpu`, `cuda:0`, `wgpu`, …
+
+#[cfg(any(feature = "wgpu", feature = "vulkan", feature = "metal"))]
+use burn::tensor::DeviceKind;
+use burn::tensor::Device;
+
+use crate::error::{Result, TrainError};
+
+/// The device of that name.
+///
+/// # Errors
+/// Not a device, or one whose feature this program was built without.
+pub fn open(name: &str) -> Result<Device> {
+    let (kind, index) = name.split_once(':').unwrap_or((name, "0"));
+    let index: usize = index
+        .parse()
+        .map_err(|_| TrainError::Device(format!("--device {name}: `{index}` is not the number of a device; accepted is e.g. {kind}:0")))?;
+    match kind {
+        #[cfg(feature = "flex")]
+        "cpu" if index == 0 => Ok(Device::flex()),
+        #[cfg(feature = "cuda")]
+        "cuda" => Ok(Device::cuda(index)),
+        #[cfg(feature = "rocm")]
+        "rocm" => Ok(Device::rocm(index)),
+        #[cfg(feature = "vulkan")]
+        "vulkan" => Ok(Device::vulkan(DeviceKind::DiscreteGpu(index))),
+        #[cfg(feature = "metal")]
+        "metal" => Ok(Device::metal(DeviceKind::DiscreteGpu(index))),
+        #[cfg(feature = "wgpu")]
+        "wgpu" => Ok(Device::wgpu(DeviceKind::DiscreteGpu(index))),
+        "cpu" | "cuda" | "wgpu" | "vulkan" | "metal" | "rocm" if kind != "cpu" => Err(TrainError::Device(format!(
+            "--device {name}: this program was built without it; build with `--features {kind}` (here: {})",
+            built_in().join(", ")
+        ))),
+        _ => Err(TrainError::Device(format!("--device {name}: no such device; accepted here: {}", built_in().join(", ")))),
+    }
+}
+
+/// Kinds of devices this program was built with.
+pub fn built_in() -> Vec<&'static str> {
+    let all = [
+        ("cpu", cfg!(feature = "flex")),
+        ("cuda", cfg!(feature = "cuda")),
+        ("wgpu", cfg!(feature = "wgpu")),
+        ("vulkan", cfg!(feature = "vulkan")),
+        ("metal", cfg!(feature = "metal")),
+        ("rocm", cfg!(feature = "rocm")),
+    ];
+    all.into_iter().filter_map(|(name, there)| there.then_some(name)).collect()
+}

@@ -1,0 +1,71 @@
+//! Configuration, the training loop, checkpoints and recipes.
+//!
+//! [`load`] turns a TOML file into a [`Recipe`]; [`Recipe::train`] runs it in a run directory, watched by an [`Observer`].
+
+pub mod checkpoint;
+pub mod config;
+pub mod device;
+mod error;
+mod expect;
+mod recipe;
+pub mod recipes;
+mod run;
+mod segment2d;
+pub mod settings;
+
+use std::path::Path;
+
+pub use error::{Result, TrainError};
+pub use recipes::{Entry, Predictor, Recipe, Session};
+pub use run::{Control, Observer, Outcome, Report};
+use settings::{ConfigError, Problem, Reader, Resolved, Source};
+
+/// A recipe with its settings.
+#[derive(Debug)]
+pub struct Loaded {
+    /// Its line in the list.
+    pub entry: Entry,
+    /// Ready to train.
+    pub recipe: Box<dyn Recipe>,
+    /// Every key in force.
+    pub resolved: Resolved,
+}
+
+/// Reads a recipe's TOML file and `key=value` overrides.
+///
+/// # Errors
+/// Everything that is wrong with it, each with file, line, key, what was found and what is accepted.
+pub fn load(path: &Path, overrides: &[String]) -> Result<Loaded> {
+    let text = std::fs::read_to_string(path).map_err(|e| TrainError::io(path, "cannot read", e))?;
+    Ok(parse(path, &text, overrides)?)
+}
+
+/// As [`load`], from text; `path` is for messages.
+///
+/// # Errors
+/// As [`load`].
+pub fn parse(path: &Path, text: &str, overrides: &[String]) -> Result<Loaded, ConfigError> {
+    let mut reader = Reader::new(path, text, overrides)?;
+    let name = reader.text("recipe", "", "The kind of training.");
+    let Some(entry) = recipes::ALL.iter().find(|e| e.name == name).copied() else {
+        let names: Vec<_> = recipes::ALL.iter().map(|e| format!("\"{}\"", e.name)).collect();
+        let found = if name.is_empty() { "is missing".to_owned() } else { format!("found \"{name}\"") };
+        let message = format!("{found}; accepted is one of {}", names.join(", "));
+        let source = Source::File(path.to_owned(), 1);
+        return Err(ConfigError(vec![Problem { source, key: "recipe".to_owned(), message }]));
+    };
+    let recipe = (entry.read)(&mut reader);
+    let resolved = reader.finish(&|key| {
+        let others = recipes::ALL.iter().filter(|other| other.name != entry.name);
+        others.into_iter().find(|other| defaults(other).has(key)).map(|other| other.name.to_owned())
+    })?;
+    Ok(Loaded { entry, recipe, resolved })
+}
+
+/// The keys of a recipe with their defaults: for templates and schemas.
+pub fn defaults(entry: &Entry) -> Resolved {
+    let mut reader = Reader::empty();
+    reader.text("recipe", entry.name, "The kind of training.");
+    (entry.read)(&mut reader);
+    reader.into_resolved()
+}

@@ -1,0 +1,830 @@
+//! System 000: two-stage Mean Teacher for particle segmentation in micrographs.
+//!
+//! A 2-D U-Net is trained on a few labelled tiles (stage 1) and then on more (stage 2), in both stages with a Mean Teacher
+//! (Tarvainen & Valpola 2017, <https://arxiv.org/abs/1703.01780>) on the unlabelled ones. Details of the Mean Teacher (ramp-up of
+//! the weight, decay of the average, noise) follow SSL4MIS, <https://github.com/HiLab-git/SSL4MIS>.
+//!
+//! Axes: b = batch, h, w; the channel axis is 1.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use burn::tensor::activation::sigmoid;
+use burn::tensor::{Device, Tensor};
+use serde_json::json;
+use trimtab_data::atomic::write_atomic;
+use trimtab_data::augment;
+use trimtab_data::dataset::Dataset;
+use trimtab_data::picking::estimate_diameter;
+use trimtab_data::rng::{Stream, rng};
+use trimtab_data::tiles::{self, Tile};
+use trimtab_data::{Image, Labels, overlay};
+use trimtab_metrics::BinaryReport;
+use trimtab_nn::losses::{bce_with_logits, dice_loss, focal_loss, probability_mse};
+use trimtab_nn::models::unet2d::{self, UNet2d, UNet2dConfig};
+use trimtab_nn::optim::{AdamW, AdamWConfig, Buffers, accumulate, average, clip_by_global_norm, global_norm};
+use trimtab_nn::params::{self, Flat, WeightsFile};
+use trimtab_nn::schedules::{self, Schedule};
+use trimtab_signals::names::{self, Signal};
+use trimtab_signals::tensorboard::TensorBoardWriter;
+use trimtab_signals::{RunInfo, RunWriter};
+
+use super::{Entry, Predictor, Recipe, Session};
+use crate::checkpoint;
+use crate::config::Common;
+use crate::error::{Result, TrainError};
+use crate::expect::{Expectation, parse_condition};
+use crate::recipe::{BatchSource, Evaluation, Recipe as Training, RecipeState, Signals, StagePlan, Step};
+use crate::run::{Outcome, Run};
+use crate::segment2d::{self, Patches, TileSampler, tensor_b1hw, to_vec};
+use crate::settings::Reader;
+
+/// This recipe in the list.
+pub const ENTRY: Entry = Entry {
+    name: "two-stage",
+    summary: "two-stage Mean Teacher: a U-Net on a few labelled and many unlabelled tiles of micrographs",
+    read: |reader| Box::new(TwoStage::read(reader)),
+};
+
+/// The kinds of weights that are validated.
+const STUDENT: &str = "student";
+const TEACHER: &str = "teacher";
+
+/// Settings.
+#[derive(Debug)]
+pub struct TwoStage {
+    common: Common,
+    base: usize,
+    loss: Loss,
+    teacher: Teacher,
+    stages: Vec<Stage>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Loss {
+    focal: f64,
+    focal_alpha: f64,
+    focal_gamma: f64,
+    positive_weight: f64,
+    dice: f64,
+    dice_smooth: f64,
+    bce: f64,
+}
+
+#[derive(Debug)]
+struct Teacher {
+    noise: f64,
+    buffers: Buffers,
+}
+
+#[derive(Debug)]
+struct Stage {
+    name: &'static str,
+    checkpoint: Option<PathBuf>,
+    start_from_best: bool,
+    labelled_ratio: f64,
+    epochs: u64,
+    steps_per_epoch: u64,
+    batch: usize,
+    unlabelled_batch: usize,
+    accumulate: u64,
+    learning_rate: f64,
+    encoder_rate_scale: f64,
+    weight_decay: f64,
+    warmup_epochs: u64,
+    decay: Decay,
+    clip_norm: f64,
+    freeze_encoder_epochs: u64,
+    consistency_weight: f64,
+    rampup_epochs: u64,
+    ema_decay: f64,
+    advance_when: Option<Expectation>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Decay {
+    Constant,
+    Linear,
+    Cosine,
+}
+
+impl TwoStage {
+    /// Reads the settings; problems gather in the reader.
+    pub fn read(r: &mut Reader) -> Self {
+        let common = Common::read(r);
+        let base = r.count("model.base", 64, 1..=512, "Channels of the U-Net's first level; 64 gives 31,042,369 parameters.") as usize;
+        let loss = Loss::read(r);
+        let teacher = Teacher::read(r);
+        // With a checkpoint for stage 2 there is no stage 1 to run.
+        let skip = r.is_set("stage2.checkpoint");
+        let mut stages = Vec::new();
+        if skip {
+            r.inactive("stage1", "stage2.checkpoint is set, so training starts with stage 2");
+        } else {
+            stages.push(Stage::read(r, 1));
+        }
+        stages.push(Stage::read(r, 2));
+        Self { common, base, loss, teacher, stages }
+    }
+}
+
+impl Loss {
+    fn read(r: &mut Reader) -> Self {
+        let any = 0.0..=1e6;
+        let loss = Self {
+            focal: r.number("loss.focal", 0.7, any.clone(), "Weight of the focal term."),
+            focal_alpha: r.number("loss.focal_alpha", 0.7, 0.0..=1.0, "Focal weight of positive pixels; negatives get 1 - alpha."),
+            focal_gamma: r.number("loss.focal_gamma", 2.0, 0.0..=20.0, "Focal exponent; 0: plain weighted cross-entropy."),
+            positive_weight: r.number("loss.positive_weight", 1.0, any.clone(), "Factor on the cross-entropy of positive pixels, in the focal and the BCE term."),
+            dice: r.number("loss.dice", 0.3, any.clone(), "Weight of the Dice term."),
+            dice_smooth: r.number("loss.dice_smooth", 1.0, any.clone(), "Added to numerator and denominator of Dice."),
+            bce: r.number("loss.bce", 0.0, any, "Weight of the binary cross-entropy term."),
+        };
+        if loss.focal + loss.dice + loss.bce <= 0.0 {
+            r.reject("loss.focal", "all of loss.focal, loss.dice and loss.bce are 0: there is nothing to learn");
+        }
+        loss
+    }
+}
+
+impl Teacher {
+    fn read(r: &mut Reader) -> Self {
+        Self {
+            noise: r.number("mean_teacher.noise", 0.1, 0.0..=100.0, "Deviation of the noise on the teacher's input, in deviations of the image, cut at twice that."),
+            buffers: r.choice(
+                "mean_teacher.buffers",
+                "copy",
+                &[("copy", Buffers::Copy), ("average", Buffers::Average)],
+                "Running statistics of the teacher's norms: the student's newest, or averaged like its weights.",
+            ),
+        }
+    }
+}
+
+impl Stage {
+    fn read(r: &mut Reader, number: u8) -> Self {
+        // Keys must live as long as the program for the reader's table; there are two stages, so both are spelt out.
+        macro_rules! key {
+            ($name:literal) => {
+                if number == 1 { concat!("stage1.", $name) } else { concat!("stage2.", $name) }
+            };
+        }
+        let first = number == 1;
+        let many = 1..=u64::MAX;
+        let checkpoint = if first {
+            String::new()
+        } else {
+            r.text("stage2.checkpoint", "", "A model.safetensors or best.safetensors to start stage 2 from; stage 1 is then skipped. Empty: stage 1 comes first.")
+        };
+        let start_from_best = if first || !checkpoint.is_empty() {
+            r.inactive("stage2.start_from", "stage2.checkpoint is set");
+            false
+        } else {
+            r.choice("stage2.start_from", "best", &[("best", true), ("last", false)], "Start from stage 1's best weights (student or teacher) or from its last student.")
+        };
+        let labelled_ratio = r.number(key!("labelled_ratio"), if first { 0.01 } else { 0.1 }, 0.0..=1.0, "Share of the training tiles whose labels are used (at least one tile); the others are unlabelled.");
+        let epochs = r.count(key!("epochs"), if first { 50 } else { 100 }, many.clone(), "Epochs at most.");
+        let steps_per_epoch = r.count(key!("steps_per_epoch"), 0, 0..=u64::MAX, "Optimizer steps in an epoch; 0: once through the labelled tiles.");
+        let batch = r.count(key!("batch"), 4, 1..=4096, "Labelled patches in a batch.") as usize;
+        let unlabelled_batch = r.count(key!("unlabelled_batch"), 4, 0..=4096, "Unlabelled patches in a batch, where the consistency weight is not 0.") as usize;
+        let accumulate = r.count(key!("accumulate"), 1, 1..=4096, "Batches whose gradients are averaged for one optimizer step.");
+        let learning_rate = r.number(key!("learning_rate"), if first { 1e-3 } else { 1e-5 }, 0.0..=1e3, "Peak learning rate of AdamW.");
+        let encoder_rate_scale = r.number(key!("encoder_rate_scale"), 1.0, 0.0..=1e3, "Factor on the encoder's learning rate.");
+        let weight_decay = r.number(key!("weight_decay"), 0.01, 0.0..=1e3, "Decoupled weight decay of AdamW.");
+        let warmup_epochs = r.count(key!("warmup_epochs"), if first { 0 } else { 10 }, 0..=u64::MAX, "Epochs of linear warm-up to the peak rate.");
+        if warmup_epochs > epochs {
+            r.reject(key!("warmup_epochs"), format!("found {warmup_epochs}, more than the {epochs} epochs of the stage: the peak rate would never be reached"));
+        }
+        let decay = r.choice(key!("decay"), "linear", &[("constant", Decay::Constant), ("linear", Decay::Linear), ("cosine", Decay::Cosine)], "The rate after the warm-up: constant, or to 0 at the end of the stage.");
+        let clip_norm = r.number(key!("clip_norm"), 1.0, 0.0..=1e12, "Largest global norm of the gradient; 0: no clipping.");
+        let freeze_encoder_epochs = r.count(key!("freeze_encoder_epochs"), 0, 0..=u64::MAX, "Epochs at the start in which the encoder is frozen.");
+        if freeze_encoder_epochs > epochs {
+            r.reject(key!("freeze_encoder_epochs"), format!("found {freeze_encoder_epochs}, more than the {epochs} epochs of the stage"));
+        }
+        let consistency_weight = r.number(key!("consistency_weight"), 0.1, 0.0..=1e6, "Final weight of the consistency with the teacher; 0: no unlabelled patches are used.");
+        if consistency_weight == 0.0 {
+            for name in [key!("unlabelled_batch"), key!("rampup_epochs")] {
+                if r.is_set(name) {
+                    r.reject(name, format!("has no effect: {} is 0", key!("consistency_weight")));
+                }
+            }
+        } else if unlabelled_batch == 0 {
+            r.reject(key!("unlabelled_batch"), format!("is 0, so {} has no effect", key!("consistency_weight")));
+        }
+        let rampup_epochs = r.count(key!("rampup_epochs"), if first { 20 } else { 40 }, 0..=u64::MAX, "Epochs over which the consistency weight rises.");
+        let ema_decay = r.number(key!("ema_decay"), 0.99, 0.0..=1.0, "Decay of the teacher's average, reached by min(1 - 1/(step + 1), decay).");
+        if ema_decay == 1.0 {
+            r.reject(key!("ema_decay"), "is 1: the teacher would stop following the student; accepted is less than 1");
+        }
+        let mut advance_when = None;
+        if first {
+            let text = r.text("stage1.advance_when", "val/f1 > 0.5", "Ends stage 1 once a validation meets this; empty: after its last epoch.");
+            if !text.is_empty() {
+                match read_condition(&text) {
+                    Ok(condition) => advance_when = Some(condition),
+                    Err(problem) => r.reject("stage1.advance_when", problem),
+                }
+            }
+        }
+        Self {
+            name: if first { "stage 1" } else { "stage 2" },
+            checkpoint: (!checkpoint.is_empty()).then(|| checkpoint.into()),
+            start_from_best,
+            labelled_ratio,
+            epochs,
+            steps_per_epoch,
+            batch,
+            unlabelled_batch: if consistency_weight == 0.0 { 0 } else { unlabelled_batch },
+            accumulate,
+            learning_rate,
+            encoder_rate_scale,
+            weight_decay,
+            warmup_epochs,
+            decay,
+            clip_norm,
+            freeze_encoder_epochs,
+            consistency_weight,
+            rampup_epochs,
+            ema_decay,
+            advance_when,
+        }
+    }
+
+    fn plan(&self, tiles: usize) -> StagePlan {
+        let labelled = tiles::labelled_subset(tiles, self.labelled_ratio, 0).len();
+        let natural = (tiles::epoch_batches(labelled, self.batch) as u64).div_ceil(self.accumulate);
+        let steps_per_epoch = if self.steps_per_epoch == 0 { natural } else { self.steps_per_epoch };
+        let steps = self.epochs * steps_per_epoch;
+        let mut horizons = BTreeMap::from([(names::OPTIM_LEARNING_RATE.name.to_owned(), steps)]);
+        if self.consistency_weight > 0.0 {
+            horizons.insert(names::WEIGHT_CONSISTENCY.name.to_owned(), self.rampup_epochs * steps_per_epoch);
+        }
+        StagePlan { name: self.name.to_owned(), epochs: self.epochs, steps_per_epoch, advance_when: self.advance_when.clone(), horizons }
+    }
+}
+
+fn read_condition(text: &str) -> Result<Expectation, String> {
+    let condition = parse_condition(text)?;
+    for signal in condition.signals() {
+        crate::config::known_signal(signal)?;
+    }
+    Ok(condition)
+}
+
+impl Recipe for TwoStage {
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    fn train(&self, session: Session<'_>) -> Result<Outcome> {
+        let plain = crate::device::open(session.device)?;
+        let splits = self.common.data.open()?;
+        let (train, validation) = (Arc::new(splits.train), splits.validation);
+        let tiles = Arc::new(tiles::grid(&train.sizes()?, self.common.data.tile));
+        for dataset in [&*train, &validation] {
+            if dataset.is_empty() {
+                return Err(trimtab_data::DataError::content(dataset.path(0).unwrap_or(Path::new("data")), "no images").into());
+            }
+        }
+        let mut trainer = Trainer::new(self, train, tiles, validation, &plain)?;
+        let info = trainer.info(session.device)?;
+
+        let resume = if session.resume { checkpoint::newest(&session.directory, self.common.seed)? } else { None };
+        let done = resume.as_ref().map_or(0, |(state, ..)| state.global);
+        let writer = if session.resume { RunWriter::resume(&session.directory, done)? } else { RunWriter::create(&session.directory)? };
+        let mut tensorboard = None;
+        if self.common.run.tensorboard {
+            let of_run = &session.directory;
+            tensorboard = Some(if session.resume { TensorBoardWriter::resume(of_run, done)? } else { TensorBoardWriter::create(of_run)? });
+        }
+        if !session.resume {
+            writer.write_config(&session.resolved.to_toml())?;
+            writer.write_run_json(&info)?;
+        }
+        (session.on_start)(&info);
+        let mut state = None;
+        if let Some((looped, recipe, folder)) = resume {
+            trainer.restore(&recipe, &folder)?;
+            state = Some(looped);
+        }
+        let run = Run {
+            recipe: &mut trainer,
+            common: &self.common,
+            directory: session.directory.clone(),
+            writer,
+            tensorboard,
+            observer: session.observer,
+            resume: state,
+        };
+        let outcome = run.train()?;
+        if checkpoint::best_path(&session.directory).is_file() {
+            let predictor = self.open_predictor(&session.directory, &plain)?;
+            let pair = trainer.validation.load(0)?;
+            let map = predictor.predict(&pair.image)?;
+            let truth = pair.labels.as_ref().map(|l| Labels {
+                width: map.width,
+                height: map.height,
+                values: l.iter().map(|v| i32::from(*v)).collect(),
+            });
+            let caption = format!("{}: {}", pair.name, predictor.describe());
+            let picture = overlay::panel(&pair.image, truth.as_ref(), Some(&map), &[], self.common.evaluate.threshold as f32, &caption);
+            let png = picture.to_png();
+            write_atomic(&session.directory.join("overlay.png"), |w| w.write_all(&png))?;
+        }
+        Ok(outcome)
+    }
+
+    fn predictor(&self, run: &Path, device: &str) -> Result<Box<dyn Predictor + '_>> {
+        Ok(Box::new(self.open_predictor(run, &crate::device::open(device)?)?))
+    }
+}
+
+impl TwoStage {
+    fn network(&self, device: &Device) -> UNet2d {
+        UNet2dConfig { input: 1, output: 1, base: self.base }.init(device, &mut rng(self.common.seed, Stream::Init, 0))
+    }
+
+    fn open_predictor(&self, run: &Path, device: &Device) -> Result<BestWeights<'_>> {
+        let path = checkpoint::best_path(run);
+        if !path.is_file() {
+            let problem = "no best weights yet: the run has had no validation".to_owned();
+            return Err(TrainError::Checkpoint { path, problem });
+        }
+        let file = WeightsFile::read(&path)?;
+        let net = file.load(self.network(device))?;
+        Ok(BestWeights { recipe: self, net, device: device.clone(), metadata: file.metadata })
+    }
+}
+
+/// The best weights of a run.
+struct BestWeights<'a> {
+    recipe: &'a TwoStage,
+    net: UNet2d,
+    device: Device,
+    metadata: BTreeMap<String, String>,
+}
+
+impl Predictor for BestWeights<'_> {
+    fn predict(&self, image: &Image) -> Result<Image> {
+        segment2d::probability_map(&self.net, &self.device, image, &self.recipe.common.evaluate)
+    }
+
+    fn particle_diameter(&self) -> Option<f64> {
+        self.metadata.get("particle_diameter").and_then(|d| d.parse().ok())
+    }
+
+    fn describe(&self) -> String {
+        let of = |key: &str| self.metadata.get(key).map_or("?", String::as_str);
+        let metric = &self.recipe.common.evaluate.metric;
+        format!("{} of step {}, {metric} {}", of("weights"), of("step"), of(metric))
+    }
+
+    fn evaluate(&self, dataset: &Dataset) -> Result<BinaryReport> {
+        segment2d::evaluate(dataset, self.recipe.common.evaluate.threshold, |image| self.predict(image), |_, _| {})
+    }
+}
+
+/// Networks, optimizer and schedules in motion.
+struct Trainer<'a> {
+    settings: &'a TwoStage,
+    plans: Vec<StagePlan>,
+    train: Arc<Dataset>,
+    tiles: Arc<Vec<Tile>>,
+    validation: Dataset,
+    /// Without gradients: teacher and evaluation.
+    plain: Device,
+    tracked: Device,
+    student: UNet2d,
+    teacher: UNet2d,
+    optimizer: AdamW,
+    schedules: Option<StageSchedules>,
+    encoder_frozen: bool,
+    particle_diameter: Option<f64>,
+}
+
+struct StageSchedules {
+    stage: usize,
+    learning_rate: Schedule,
+    consistency: Schedule,
+    ema_decay: Schedule,
+    frozen_steps: u64,
+}
+
+/// What one optimizer step trains on: one batch, or several whose gradients are averaged.
+struct Batch(Vec<MicroBatch>);
+
+struct MicroBatch {
+    labelled: Patches,
+    unlabelled: Patches,
+    /// The unlabelled images as the teacher sees them.
+    noisy: Vec<f32>,
+}
+
+impl<'a> Trainer<'a> {
+    fn new(settings: &'a TwoStage, train: Arc<Dataset>, tiles: Arc<Vec<Tile>>, validation: Dataset, plain: &Device) -> Result<Self> {
+        let tracked = plain.clone().autodiff();
+        let student = settings.network(&tracked);
+        let teacher = params::copy(settings.network(plain), &params::flat(&student));
+        let mut particle_diameter = settings.common.data.particle_diameter();
+        if particle_diameter.is_none() {
+            let pair = train.load(0)?;
+            particle_diameter = pair.labels.as_ref().and_then(|l| {
+                let values = l.iter().map(|v| i32::from(*v)).collect();
+                estimate_diameter(&Labels { width: pair.image.width, height: pair.image.height, values })
+            });
+        }
+        Ok(Self {
+            settings,
+            plans: settings.stages.iter().map(|s| s.plan(tiles.len())).collect(),
+            train,
+            tiles,
+            validation,
+            plain: plain.clone(),
+            tracked,
+            student,
+            teacher,
+            optimizer: AdamW::new(AdamWConfig::default()),
+            schedules: None,
+            encoder_frozen: false,
+            particle_diameter,
+        })
+    }
+
+    /// Tiles whose labels a stage uses, and the rest (all, where there is no rest).
+    fn split_tiles(&self, stage: usize) -> (Vec<Tile>, Vec<Tile>) {
+        let all = &self.tiles;
+        let picked = tiles::labelled_subset(all.len(), self.settings.stages[stage].labelled_ratio, self.settings.common.seed);
+        let mut rest: Vec<Tile> = (0..all.len()).filter(|i| !picked.contains(i)).map(|i| all[i]).collect();
+        if rest.is_empty() {
+            rest = all.to_vec();
+        }
+        (picked.into_iter().map(|i| all[i]).collect(), rest)
+    }
+
+    fn info(&self, device: &str) -> Result<RunInfo> {
+        let (labelled, _) = self.split_tiles(self.plans.len() - 1);
+        let mut class_counts = BTreeMap::new();
+        for tile in &labelled {
+            for label in tiles::cut(&*self.train.load(tile.entry)?, *tile).labels.iter().flatten() {
+                *class_counts.entry(label.to_string()).or_insert(0u64) += 1;
+            }
+        }
+        let horizons = self.plans.iter().enumerate().flat_map(|(i, plan)| {
+            plan.horizons.iter().map(move |(name, steps)| (format!("stage{}/{name}", i + 1), *steps))
+        });
+        Ok(RunInfo {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            git_commit: None,
+            recipe: ENTRY.name.to_owned(),
+            device: device.to_owned(),
+            seed: self.settings.common.seed,
+            threads: rayon::current_num_threads() as u64,
+            dataset_fingerprint: Some(format!("{}+{}", self.train.fingerprint()?, self.validation.fingerprint()?)),
+            class_counts: class_counts.into_iter().collect(),
+            parameter_counts: params::parameter_counts(&self.student, unet2d::group_of).into_iter().collect(),
+            steps_planned: self.plans.iter().map(StagePlan::steps).sum(),
+            schedule_horizons: horizons.collect(),
+            started_at: trimtab_signals::rfc3339_utc(std::time::SystemTime::now()),
+        })
+    }
+
+    /// Sets up what a stage needs beside weights.
+    fn begin(&mut self, stage: usize) {
+        let (settings, plan) = (&self.settings.stages[stage], &self.plans[stage]);
+        let (warmup, steps) = (settings.warmup_epochs * plan.steps_per_epoch, plan.steps());
+        let peak = settings.learning_rate;
+        let after = match settings.decay {
+            Decay::Constant => schedules::constant(peak),
+            Decay::Linear => schedules::linear_decay(peak, steps - warmup),
+            Decay::Cosine => schedules::cosine_decay(peak, steps - warmup),
+        };
+        self.schedules = Some(StageSchedules {
+            stage,
+            learning_rate: schedules::warmup(peak, warmup, after),
+            consistency: schedules::sigmoid_rampup(settings.consistency_weight, settings.rampup_epochs * plan.steps_per_epoch),
+            ema_decay: schedules::average_decay(settings.ema_decay),
+            frozen_steps: settings.freeze_encoder_epochs * plan.steps_per_epoch,
+        });
+        self.optimizer = AdamW::new(AdamWConfig { weight_decay: settings.weight_decay, ..AdamWConfig::default() });
+    }
+
+    fn supervised(&self, logits: Tensor<4>, target: Tensor<4>, valid: Tensor<4>) -> (Tensor<1>, Vec<(&'static Signal, Tensor<1>)>) {
+        let l = &self.settings.loss;
+        let mut terms = Vec::new();
+        let mut total = Tensor::zeros([1], &logits.device());
+        if l.focal > 0.0 {
+            let term = focal_loss(logits.clone(), target.clone(), valid.clone(), l.focal_alpha, l.focal_gamma, l.positive_weight);
+            total = total + term.clone() * l.focal;
+            terms.push((&names::LOSS_FOCAL, term));
+        }
+        if l.dice > 0.0 {
+            let term = dice_loss(logits.clone(), target.clone(), valid.clone(), l.dice_smooth);
+            total = total + term.clone() * l.dice;
+            terms.push((&names::LOSS_DICE, term));
+        }
+        if l.bce > 0.0 {
+            let term = bce_with_logits(logits, target, valid, l.positive_weight);
+            total = total + term.clone() * l.bce;
+            terms.push((&names::LOSS_BCE, term));
+        }
+        (total, terms)
+    }
+}
+
+impl Training for Trainer<'_> {
+    type Batch = Batch;
+
+    fn stages(&self) -> &[StagePlan] {
+        &self.plans
+    }
+
+    fn enter_stage(&mut self, stage: usize, best: Option<&Path>) -> Result<()> {
+        let settings = &self.settings.stages[stage];
+        let start = settings.checkpoint.as_deref().or(if settings.start_from_best { best } else { None });
+        if let Some(path) = start {
+            let weights = WeightsFile::read(path)?.load(self.settings.network(&self.plain))?;
+            self.student = params::copy(self.settings.network(&self.tracked), &params::flat(&weights));
+            self.encoder_frozen = false;
+        }
+        self.teacher = params::copy(self.settings.network(&self.plain), &params::flat(&self.student));
+        self.begin(stage);
+        Ok(())
+    }
+
+    fn batches(&self, stage: usize) -> BatchSource<Batch> {
+        let (settings, common) = (&self.settings.stages[stage], &self.settings.common);
+        let (labelled, unlabelled) = self.split_tiles(stage);
+        let sampler = |tiles: Vec<Tile>, batch: usize, labelled: bool| TileSampler {
+            dataset: Arc::clone(&self.train),
+            tiles: Arc::new(tiles),
+            batch,
+            crop: common.data.crop,
+            augment: common.augment,
+            // Two streams of numbers, or both kinds of patches would be drawn and turned alike.
+            seed: common.seed.wrapping_mul(2).wrapping_add(u64::from(!labelled)),
+            labelled,
+            short_last: labelled && settings.steps_per_epoch == 0 && settings.accumulate == 1,
+        };
+        let labelled = sampler(labelled, settings.batch, true);
+        let unlabelled = sampler(unlabelled, settings.unlabelled_batch, false);
+        let (accumulate, seed, noise) = (settings.accumulate, common.seed, self.settings.teacher.noise);
+        Arc::new(move |step| {
+            let micro = (0..accumulate).map(|m| {
+                let index = step * accumulate + m;
+                let unlabelled = if unlabelled.batch == 0 { Patches::default() } else { unlabelled.batch(index)? };
+                let mut delta = vec![0.0; unlabelled.images.len()];
+                augment::add_noise(&mut delta, noise, &mut rng(seed, Stream::TeacherNoise, index));
+                let limit = 2.0 * noise as f32;
+                let noisy = unlabelled.images.iter().zip(&delta).map(|(x, d)| x + d.clamp(-limit, limit)).collect();
+                Ok(MicroBatch { labelled: labelled.batch(index)?, unlabelled, noisy })
+            });
+            micro.collect::<trimtab_data::Result<_>>().map(Batch)
+        })
+    }
+
+    fn step(&mut self, Batch(micro): Batch, at: Step) -> Result<Signals> {
+        let stage = &self.settings.stages[at.stage];
+        let schedules = self.schedules.as_ref().ok_or_else(|| TrainError::Internal("a step before its stage began".into()))?;
+        let rate = (schedules.learning_rate)(at.in_stage);
+        let consistency_weight = (schedules.consistency)(at.in_stage);
+        let decay = (schedules.ema_decay)(at.in_stage);
+        let freeze = at.in_stage < schedules.frozen_steps;
+        if freeze != self.encoder_frozen {
+            self.student = self.student.clone().set_encoder_frozen(freeze);
+            self.encoder_frozen = freeze;
+        }
+        let share = 1.0 / micro.len().max(1) as f64;
+        let buffers: Flat = params::flat(&self.student).into_iter().filter(|(path, _)| params::is_buffer(path)).collect();
+        let mut gradients = Flat::new();
+        let mut measured = Measured::default();
+        let (mut labelled, mut unlabelled, mut non_finite_inputs) = (0, 0, 0);
+
+        for batch in micro {
+            // Forward: labelled and unlabelled patches in one batch, so that the norms see both.
+            let n = batch.labelled.count;
+            labelled += n;
+            unlabelled += batch.unlabelled.count;
+            non_finite_inputs += batch.labelled.non_finite() + batch.unlabelled.non_finite();
+            let mut images_b1hw = batch.labelled.images_b1hw(&self.tracked);
+            if batch.unlabelled.count > 0 {
+                images_b1hw = Tensor::cat(vec![images_b1hw, batch.unlabelled.images_b1hw(&self.tracked)], 0);
+            }
+            let logits_b1hw = self.student.forward_train(images_b1hw);
+            let (target_b1hw, valid_b1hw) = batch.labelled.targets_b1hw(&self.tracked);
+            let student_b1hw = logits_b1hw.clone().narrow(0, 0, n);
+
+            // Loss.
+            let (mut total, terms) = self.supervised(student_b1hw.clone(), target_b1hw, valid_b1hw.clone());
+            if at.measure {
+                measured.add(&names::LOSS_SUPERVISED, &total, share);
+                terms.iter().for_each(|(signal, term)| measured.add(signal, term, share));
+                measured.predictions(student_b1hw, valid_b1hw, share);
+                let (ignored, prevalence) = batch.labelled.label_shares();
+                measured.known(&names::DATA_IGNORED, ignored * share);
+                measured.known(&names::TRAIN_PREVALENCE, prevalence * share);
+            }
+            if batch.unlabelled.count > 0 {
+                let noisy_b1hw = tensor_b1hw(batch.noisy, batch.unlabelled.count, batch.unlabelled.size, &self.plain);
+                let probs_b1hw = sigmoid(self.teacher.forward(noisy_b1hw));
+                let student_b1hw = logits_b1hw.narrow(0, n, batch.unlabelled.count);
+                let term = probability_mse(student_b1hw, Tensor::from_inner(probs_b1hw));
+                if at.measure {
+                    measured.add(&names::LOSS_CONSISTENCY, &term, share);
+                }
+                total = total + term * consistency_weight;
+            }
+            if at.measure {
+                measured.add(&names::LOSS_TOTAL, &total, share);
+            }
+
+            // Gradients.
+            accumulate(&mut gradients, params::gradients(&self.student, total.backward()), share);
+        }
+
+        // Update; one that is not finite reaches neither weights nor running statistics nor teacher.
+        let norm = global_norm(&gradients);
+        let finite = norm.is_finite();
+        let mut sizes = BTreeMap::new();
+        let mut clipped = false;
+        if finite {
+            clipped = stage.clip_norm > 0.0 && clip_by_global_norm(&mut gradients, norm, stage.clip_norm);
+            let scale = stage.encoder_rate_scale;
+            let rate_of = |path: &str| if unet2d::group_of(path) == "encoder" { rate * scale } else { rate };
+            let group_of = at.measure.then_some(unet2d::group_of as fn(&str) -> &'static str);
+            (self.student, sizes) = self.optimizer.step(self.student.clone(), gradients, rate_of, group_of);
+            self.teacher = average(self.teacher.clone(), &params::flat(&self.student), decay, self.settings.teacher.buffers);
+        } else {
+            self.student = params::copy(self.student.clone(), &buffers);
+        }
+
+        // Report.
+        let mut signals = vec![
+            (names::GRAD_NORM.name.to_owned(), norm),
+            (names::GRAD_CLIPPED.name.to_owned(), f64::from(u8::from(clipped))),
+            (names::GRAD_NON_FINITE.name.to_owned(), f64::from(u8::from(!finite))),
+        ];
+        if at.measure {
+            let mut push = |name: String, value: f64| signals.push((name, value));
+            push(names::OPTIM_LEARNING_RATE.name.to_owned(), rate);
+            for group in unet2d::GROUPS {
+                let rate = if group == "encoder" { rate * stage.encoder_rate_scale } else { rate };
+                push(names::OPTIM_LEARNING_RATE.group(group), if freeze && group == "encoder" { 0.0 } else { rate });
+            }
+            for (group, size) in sizes {
+                push(names::OPTIM_UPDATE_RATIO.group(group), size.update / size.parameter);
+                push(names::PARAM_NORM.group(group), size.parameter);
+            }
+            push(names::EMA_DECAY.name.to_owned(), decay);
+            if stage.unlabelled_batch > 0 {
+                push(names::WEIGHT_CONSISTENCY.name.to_owned(), consistency_weight);
+            }
+            push(names::TRAIN_LABELLED.name.to_owned(), labelled as f64);
+            push(names::TRAIN_UNLABELLED.name.to_owned(), unlabelled as f64);
+            push(names::DATA_NON_FINITE.name.to_owned(), non_finite_inputs as f64);
+            push(names::STAGE_FROZEN.group("encoder"), f64::from(u8::from(freeze)));
+            signals.extend(measured.read()?);
+        }
+        Ok(signals)
+    }
+
+    fn evaluate(&mut self) -> Result<Evaluation> {
+        let settings = &self.settings.common.evaluate;
+        let live = params::copy(self.settings.network(&self.plain), &params::flat(&self.student));
+        let mut reports = Vec::new();
+        let mut losses = Vec::new();
+        for (kind, net) in [(STUDENT, &live), (TEACHER, &self.teacher)] {
+            let mut loss = HostLoss::default();
+            let report = segment2d::evaluate(
+                &self.validation,
+                settings.threshold,
+                |image| segment2d::probability_map(net, &self.plain, image, settings),
+                |map, labels| loss.push(&self.settings.loss, &map.pixels, labels),
+            )?;
+            reports.push((kind, report));
+            losses.push((kind, loss.value(&self.settings.loss)));
+        }
+        let (mut signals, floors, winner) = segment2d::signals(&reports, &settings.metric);
+        for (kind, loss) in losses {
+            if kind == winner {
+                signals.push((names::VAL_LOSS.name.to_owned(), loss));
+            }
+            signals.push((names::VAL_LOSS.group(kind), loss));
+        }
+        Ok(Evaluation { signals, floors, winner })
+    }
+
+    fn state(&self) -> RecipeState {
+        let none = BTreeMap::new();
+        RecipeState {
+            json: json!({ "stage": self.schedules.as_ref().map_or(0, |s| s.stage), "encoder_frozen": self.encoder_frozen }),
+            files: BTreeMap::from([
+                ("model.safetensors".to_owned(), params::to_safetensors(&self.student, &none)),
+                ("teacher.safetensors".to_owned(), params::to_safetensors(&self.teacher, &none)),
+                ("optimizer.safetensors".to_owned(), params::flat_to_safetensors(&self.optimizer.state(), &none)),
+            ]),
+        }
+    }
+
+    fn restore(&mut self, state: &RecipeState, folder: &Path) -> Result<()> {
+        let stage = state.json["stage"].as_u64().unwrap_or(0) as usize;
+        if stage >= self.plans.len() {
+            let problem = format!("of stage {}; the settings have {}", stage + 1, self.plans.len());
+            return Err(TrainError::Checkpoint { path: folder.to_owned(), problem });
+        }
+        self.begin(stage);
+        self.student = WeightsFile::read(&folder.join("model.safetensors"))?.load(self.settings.network(&self.tracked))?;
+        self.teacher = WeightsFile::read(&folder.join("teacher.safetensors"))?.load(self.settings.network(&self.plain))?;
+        let optimizer = WeightsFile::read(&folder.join("optimizer.safetensors"))?;
+        self.optimizer.restore(optimizer.flat(&self.plain), &self.plain);
+        self.encoder_frozen = state.json["encoder_frozen"].as_bool().unwrap_or(false);
+        if self.encoder_frozen {
+            self.student = self.student.clone().set_encoder_frozen(true);
+        }
+        Ok(())
+    }
+
+    fn weights(&self, kind: &str, mut metadata: BTreeMap<String, String>) -> Vec<u8> {
+        if let Some(diameter) = self.particle_diameter {
+            metadata.insert("particle_diameter".to_owned(), diameter.to_string());
+        }
+        params::to_safetensors(if kind == TEACHER { &self.teacher } else { &self.student }, &metadata)
+    }
+}
+
+/// Numbers of a step that lie on the device, read all at once.
+#[derive(Default)]
+struct Measured {
+    signals: Vec<(&'static Signal, Tensor<1>)>,
+    known: BTreeMap<&'static str, f64>,
+}
+
+impl Measured {
+    fn add(&mut self, signal: &'static Signal, value: &Tensor<1>, share: f64) {
+        self.signals.push((signal, value.clone().inner() * share));
+    }
+
+    fn known(&mut self, signal: &'static Signal, value: f64) {
+        *self.known.entry(signal.name).or_default() += value;
+    }
+
+    fn predictions(&mut self, logits: Tensor<4>, valid: Tensor<4>, share: f64) {
+        let (logits, valid) = (logits.inner(), valid.inner());
+        let count = valid.clone().sum().clamp_min(1.0);
+        let mean = (sigmoid(logits.clone()) * valid.clone()).sum() / count.clone();
+        let rate = (logits.greater_elem(0.0).float() * valid).sum() / count;
+        self.signals.push((&names::TRAIN_MEAN_PROBABILITY, mean * share));
+        self.signals.push((&names::TRAIN_POSITIVE_RATE, rate * share));
+    }
+
+    fn read(self) -> Result<Signals> {
+        let (signals, values): (Vec<&Signal>, Vec<_>) = self.signals.into_iter().unzip();
+        let values = if values.is_empty() { Vec::new() } else { to_vec(Tensor::cat(values, 0))? };
+        let mut sums: Vec<(String, f64)> = Vec::new();
+        for (signal, value) in signals.into_iter().zip(values) {
+            match sums.iter_mut().find(|(name, _)| name == signal.name) {
+                Some((_, sum)) => *sum += f64::from(value),
+                None => sums.push((signal.name.to_owned(), f64::from(value))),
+            }
+        }
+        sums.extend(self.known.into_iter().map(|(name, value)| (name.to_owned(), value)));
+        Ok(sums)
+    }
+}
+
+/// The supervised loss over a whole validation set, from blended probabilities, in f64 and constant memory.
+#[derive(Default)]
+struct HostLoss {
+    valid: f64,
+    focal: f64,
+    bce: f64,
+    overlap: f64,
+    probability: f64,
+    positive: f64,
+}
+
+impl HostLoss {
+    fn push(&mut self, l: &Loss, probs: &[f32], labels: &[i8]) {
+        for (p, label) in probs.iter().zip(labels).filter(|(_, label)| **label >= 0) {
+            // Blended probabilities can be exactly 0 or 1; f32 logits of training could not tell either from this bound.
+            let p = f64::from(*p).clamp(1e-7, 1.0 - 1e-7);
+            let positive = *label == 1;
+            let (right, alpha, weight) = if positive { (p, l.focal_alpha, l.positive_weight) } else { (1.0 - p, 1.0 - l.focal_alpha, 1.0) };
+            let bce = -weight * right.ln();
+            self.valid += 1.0;
+            self.bce += bce;
+            self.focal += alpha * (1.0 - right).powf(l.focal_gamma) * bce;
+            self.probability += p;
+            if positive {
+                self.positive += 1.0;
+                self.overlap += p;
+            }
+        }
+    }
+
+    fn value(&self, l: &Loss) -> f64 {
+        let n = self.valid.max(1.0);
+        let dice = 1.0 - (2.0 * self.overlap + l.dice_smooth) / (self.probability + self.positive + l.dice_smooth);
+        l.focal * self.focal / n + l.dice * dice + l.bce * self.bce / n
+    }
+}

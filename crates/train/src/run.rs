@@ -1,0 +1,407 @@
+//! The loop: one for all recipes. It loads batches in order, steps, validates, judges expectations, keeps the best
+//! weights, writes checkpoints and records signals. What happens *within* a step is the recipe's.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use trimtab_data::atomic::write_atomic;
+use trimtab_data::loader::Loader;
+use trimtab_signals::names;
+use trimtab_signals::tensorboard::TensorBoardWriter;
+use trimtab_signals::{Event, MetricSummary, Record, RunWriter, Status, Summary};
+
+use crate::checkpoint::{self, Interval, LoopState};
+use crate::config::Common;
+use crate::error::{Result, TrainError};
+use crate::expect::{Progress, Verdict};
+use crate::recipe::{Evaluation, Recipe, Step};
+
+/// What the loop tells whoever watches.
+#[derive(Debug)]
+pub enum Report<'a> {
+    /// A stage begins (or goes on after a resume).
+    Stage {
+        /// Its name.
+        name: &'a str,
+        /// Steps done in it.
+        done: u64,
+        /// Steps at most.
+        steps: u64,
+    },
+    /// A step is done.
+    Step {
+        /// Steps done in the stage.
+        in_stage: u64,
+        /// Seconds since the program started training, this time.
+        seconds: f64,
+        /// The record of signals, where one was made.
+        record: Option<&'a Record>,
+    },
+    /// A validation begins.
+    Validating,
+    /// A validation is done.
+    Validated {
+        /// Its signals.
+        record: &'a Record,
+        /// Trivial floors by signal name.
+        floors: &'a BTreeMap<String, f64>,
+        /// Which weights were better.
+        winner: &'a str,
+        /// Whether these are the best so far.
+        best: bool,
+    },
+    /// Something worth a line: a warning, a checkpoint, the end of a stage.
+    Event(&'a Event),
+}
+
+/// What the loop is to do after a report.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Control {
+    /// Go on.
+    Continue,
+    /// Write a checkpoint and end as interrupted.
+    Interrupt,
+    /// Write a checkpoint and end as stopped, for this reason.
+    Stop(String),
+}
+
+/// Sees every step and may end the run; never touches it otherwise.
+pub trait Observer {
+    /// Called in the training thread: be quick.
+    fn report(&mut self, report: &Report<'_>) -> Control;
+}
+
+/// How a run ended.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// Done, stopped or interrupted.
+    pub status: Status,
+    /// Why, unless done.
+    pub reason: Option<String>,
+    /// As written to `summary.json`.
+    pub summary: Summary,
+}
+
+/// The parts of a run that the loop moves.
+pub struct Run<'a, R: Recipe> {
+    /// What is trained.
+    pub recipe: &'a mut R,
+    /// Shared settings.
+    pub common: &'a Common,
+    /// The run directory.
+    pub directory: PathBuf,
+    /// Its writer.
+    pub writer: RunWriter,
+    /// The same records for TensorBoard.
+    pub tensorboard: Option<TensorBoardWriter>,
+    /// Who watches.
+    pub observer: &'a mut dyn Observer,
+    /// State to go on from; the recipe has been restored already.
+    pub resume: Option<LoopState>,
+}
+
+enum End {
+    Done,
+    Early(String),
+    Stopped(String),
+    Interrupted,
+}
+
+impl<R: Recipe> Run<'_, R> {
+    /// Trains to the end, or until stopped.
+    ///
+    /// # Errors
+    /// The data or the disk. What was written before stays whole.
+    pub fn train(mut self) -> Result<Outcome> {
+        let started = Instant::now();
+        let resumed = self.resume.is_some();
+        let mut state = self.resume.take().unwrap_or_else(|| LoopState {
+            expectations: vec![Progress::default(); self.common.expectations.len()],
+            ..LoopState::default()
+        });
+        let seconds_before = state.seconds;
+        let clock = move || seconds_before + started.elapsed().as_secs_f64();
+        if !resumed {
+            self.recipe.enter_stage(0, None)?;
+        }
+        let end = loop {
+            match self.stage(&mut state, &clock)? {
+                Some(end) => break end,
+                None if state.stage + 1 == self.recipe.stages().len() => break End::Done,
+                None => {
+                    state.epochs_before += state.in_stage.div_ceil(self.recipe.stages()[state.stage].steps_per_epoch.max(1));
+                    state.stage += 1;
+                    state.in_stage = 0;
+                    state.stopping_best = None;
+                    state.stopping_since = 0;
+                    let best = checkpoint::best_path(&self.directory);
+                    self.recipe.enter_stage(state.stage, best.is_file().then_some(best.as_path()))?;
+                    // At once: later validations replace the best weights that this stage started from.
+                    self.checkpoint(&mut state, &clock)?;
+                }
+            }
+        };
+        self.checkpoint(&mut state, &clock)?;
+        let (status, reason) = match end {
+            End::Done => (Status::Finished, None),
+            End::Early(why) => (Status::Finished, Some(why)),
+            End::Stopped(why) => (Status::Stopped, Some(why)),
+            End::Interrupted => (Status::Interrupted, None),
+        };
+        let summary = self.summary(status, reason.clone(), &state);
+        self.writer.write_summary(&summary)?;
+        let text = reason.clone().unwrap_or_default();
+        self.event(&state, clock(), "end", format!("{status:?} {text}").trim())?;
+        Ok(Outcome { status, reason, summary })
+    }
+
+    /// Trains the current stage from where it stands; `None` when it is over.
+    fn stage(&mut self, state: &mut LoopState, clock: &dyn Fn() -> f64) -> Result<Option<End>> {
+        let plan = &self.recipe.stages()[state.stage];
+        let (name, steps, per_epoch) = (plan.name.clone(), plan.steps(), plan.steps_per_epoch);
+        let last_stage = state.stage + 1 == self.recipe.stages().len();
+        let run = &self.common.run;
+        let source = self.recipe.batches(state.stage);
+        let mut loader = Loader::new(state.in_stage, steps, run.loader_threads, run.loader_ahead, move |step| source(step));
+        let started = Instant::now();
+        self.observer.report(&Report::Stage { name: &name, done: state.in_stage, steps });
+        let (mut interval_start, mut waited) = (Instant::now(), 0.0);
+        loop {
+            if std::mem::take(&mut state.validation_due) {
+                let started = Instant::now();
+                let epoch = state.epochs_before + (state.in_stage - 1) / per_epoch;
+                let (end, advance) = self.validate(state, clock, epoch, last_stage)?;
+                interval_start += started.elapsed();
+                if end.is_some() {
+                    return Ok(end);
+                }
+                if advance {
+                    let epochs = state.in_stage.div_ceil(per_epoch);
+                    self.event(state, clock(), "stage", &format!("{name}: condition met after epoch {epochs}"))?;
+                    return Ok(None);
+                }
+                if state.in_stage.is_multiple_of(run.checkpoint_every) {
+                    self.checkpoint(state, clock)?;
+                }
+            }
+            if state.in_stage >= steps {
+                break;
+            }
+            let epoch_end = (state.in_stage + 1).is_multiple_of(per_epoch);
+            let at = Step {
+                global: state.global,
+                stage: state.stage,
+                in_stage: state.in_stage,
+                measure: (state.in_stage + 1).is_multiple_of(run.log_every) || epoch_end || state.in_stage == 0,
+            };
+            let batch = loader.next().ok_or_else(|| TrainError::Internal("the loader ended early".to_owned()))??;
+            let signals = self.recipe.step(batch, at)?;
+            let epoch = state.epochs_before + state.in_stage / per_epoch;
+            state.global += 1;
+            state.in_stage += 1;
+            let mut record = Record::new(state.global, epoch, clock());
+            collect(&mut state.interval, signals, &mut record);
+            let mut end = None;
+            if at.measure {
+                finish(&mut state.interval, &mut record);
+                record.push(&names::STAGE_INDEX, state.stage as f64);
+                let taken = interval_start.elapsed().as_secs_f64();
+                let steps = (std::mem::take(&mut state.interval.steps)).max(1) as f64;
+                record.push(&names::TIME_STEP_SECONDS, taken / steps);
+                record.push(&names::TIME_LOAD_SECONDS, (loader.wait_seconds() - waited) / steps);
+                (interval_start, waited) = (Instant::now(), loader.wait_seconds());
+                self.record(&record)?;
+                end = self.judge(state, &record, epoch + u64::from(epoch_end))?;
+            }
+            let control = self.observer.report(&Report::Step {
+                in_stage: state.in_stage,
+                seconds: started.elapsed().as_secs_f64(),
+                record: at.measure.then_some(&record),
+            });
+            end = end.or(end_of(control));
+            let over = state.in_stage == steps;
+            let epochs = state.in_stage / per_epoch;
+            // Kept in the state: a run interrupted here validates first thing when it goes on.
+            state.validation_due = over || epoch_end && epochs.is_multiple_of(self.common.evaluate.every_epochs);
+            if end.is_some() {
+                return Ok(end);
+            }
+            if !state.validation_due && state.in_stage.is_multiple_of(run.checkpoint_every) {
+                let started = Instant::now();
+                self.checkpoint(state, clock)?;
+                interval_start += started.elapsed();
+            }
+        }
+        if self.recipe.stages()[state.stage].advance_when.is_some() {
+            self.event(state, clock(), "warning", &format!("{name}: the condition to advance was not met in {} epochs; going on all the same", steps / per_epoch))?;
+        }
+        Ok(None)
+    }
+
+    /// Validates, records, keeps the best weights. Returns how the run ends, if it does, and whether the stage is over.
+    fn validate(&mut self, state: &mut LoopState, clock: &dyn Fn() -> f64, epoch: u64, last_stage: bool) -> Result<(Option<End>, bool)> {
+        self.observer.report(&Report::Validating);
+        let started = Instant::now();
+        let Evaluation { signals, floors, winner } = self.recipe.evaluate()?;
+        let mut record = Record::new(state.global, epoch, clock());
+        record.values = signals;
+        record.push(&names::TIME_EVALUATE_SECONDS, started.elapsed().as_secs_f64());
+        self.record(&record)?;
+        for (name, value) in record.values.iter().filter(|(name, _)| name.starts_with("val/")) {
+            let history = state.metrics.entry(name.clone()).or_default();
+            let lower_is_better = name.starts_with(names::VAL_LOSS.name);
+            let better = match history.best_step {
+                None => value.is_finite(),
+                Some(_) if lower_is_better => *value < history.best,
+                Some(_) => *value > history.best,
+            };
+            if better {
+                (history.best, history.best_step) = (*value, Some(state.global));
+            }
+            history.last = *value;
+            history.floor = floors.get(name).copied().filter(|f| f.is_finite());
+        }
+        let metric = &self.common.evaluate.metric;
+        let score = record.get(metric).ok_or_else(|| TrainError::Internal(format!("no {metric} among the validation's signals")))?;
+        let best = state.metrics.get(metric).is_some_and(|h| h.best_step == Some(state.global));
+        if best {
+            self.keep_best(state, winner, score)?;
+        }
+        let control = self.observer.report(&Report::Validated { record: &record, floors: &floors, winner, best });
+        let mut end = self.judge(state, &record, epoch + 1)?.or(end_of(control));
+        let stopping = &self.common.early_stopping;
+        if last_stage && stopping.patience > 0 {
+            if state.stopping_best.is_none_or(|b| score > b + stopping.min_delta) {
+                state.stopping_best = Some(score);
+                state.stopping_since = 0;
+            } else {
+                state.stopping_since += 1;
+            }
+            if end.is_none() && state.stopping_since >= stopping.patience {
+                end = Some(End::Early(format!("no better {metric} in {} validations", stopping.patience)));
+            }
+        }
+        let advance = match &self.recipe.stages()[state.stage].advance_when {
+            None => false,
+            Some(condition) => {
+                let verdict = condition.judge(&mut Progress::default(), |n| record.get(n), state.global, epoch + 1);
+                matches!(verdict, Verdict::Warn(_))
+            }
+        };
+        Ok((end, advance))
+    }
+
+    fn keep_best(&mut self, state: &LoopState, winner: &str, score: f64) -> Result<()> {
+        let metadata = BTreeMap::from([
+            ("format".to_owned(), "pt".to_owned()),
+            ("step".to_owned(), state.global.to_string()),
+            ("weights".to_owned(), winner.to_owned()),
+            (self.common.evaluate.metric.clone(), score.to_string()),
+        ]);
+        let bytes = self.recipe.weights(winner, metadata);
+        let path = checkpoint::best_path(&self.directory);
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).map_err(|e| TrainError::io(folder, "cannot create", e))?;
+        }
+        Ok(write_atomic(&path, |w| w.write_all(&bytes))?)
+    }
+
+    /// Judges the expectations on a record, with the newest value of the signals it lacks.
+    fn judge(&mut self, state: &mut LoopState, record: &Record, epochs: u64) -> Result<Option<End>> {
+        let mut end = None;
+        let newest: BTreeMap<_, _> = record.values.iter().map(|(n, v)| (n.clone(), v.is_finite().then_some(*v))).collect();
+        state.newest.extend(newest);
+        for (index, expectation) in self.common.expectations.iter().enumerate() {
+            // The first signal must be new, or its condition would be counted again; the other may be older.
+            let fresh = expectation.signals().any(|name| record.get(name).is_some());
+            let value = |name: &str| record.get(name).or_else(|| state.newest.get(name).copied().flatten()).filter(|_| fresh);
+            let mut progress = state.expectations[index].clone();
+            let verdict = expectation.judge(&mut progress, value, state.global, epochs);
+            state.expectations[index] = progress;
+            match verdict {
+                Verdict::Quiet => {}
+                Verdict::Warn(text) => self.event(state, record.time, "warning", &text)?,
+                Verdict::Stop(text) => {
+                    self.event(state, record.time, "stop", &text)?;
+                    end.get_or_insert(End::Stopped(text));
+                }
+            }
+        }
+        Ok(end)
+    }
+
+    fn record(&mut self, record: &Record) -> Result<()> {
+        self.writer.record(record)?;
+        if let Some(tensorboard) = &mut self.tensorboard {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
+            tensorboard.write_record(record, now)?;
+            tensorboard.flush()?;
+        }
+        Ok(())
+    }
+
+    fn event(&mut self, state: &LoopState, time: f64, kind: &str, message: &str) -> Result<()> {
+        let plan = &self.recipe.stages()[state.stage];
+        let event = Event {
+            step: state.global,
+            epoch: state.epochs_before + state.in_stage.saturating_sub(1) / plan.steps_per_epoch.max(1),
+            time,
+            kind: kind.to_owned(),
+            message: message.to_owned(),
+            data: serde_json::Value::Null,
+        };
+        self.writer.event(&event)?;
+        self.observer.report(&Report::Event(&event));
+        Ok(())
+    }
+
+    fn checkpoint(&mut self, state: &mut LoopState, clock: &dyn Fn() -> f64) -> Result<()> {
+        state.seconds = clock();
+        checkpoint::save(&self.directory, self.common.seed, state, &self.recipe.state(), self.common.run.keep_checkpoints)
+    }
+
+    fn summary(&self, status: Status, reason: Option<String>, state: &LoopState) -> Summary {
+        let finite = |v: f64| v.is_finite().then_some(v);
+        let metrics = state.metrics.iter().map(|(name, h)| {
+            let best = h.best_step.and_then(|_| finite(h.best));
+            (name.clone(), MetricSummary { best, best_step: h.best_step, last: finite(h.last), floor: h.floor })
+        });
+        Summary {
+            status,
+            reason,
+            steps: state.global,
+            wall_seconds: finite(state.seconds),
+            steps_per_second: finite(state.global as f64 / state.seconds),
+            metrics: metrics.collect(),
+        }
+    }
+}
+
+fn end_of(control: Control) -> Option<End> {
+    match control {
+        Control::Continue => None,
+        Control::Interrupt => Some(End::Interrupted),
+        Control::Stop(why) => Some(End::Stopped(why)),
+    }
+}
+
+/// Moves a step's signals into the record, but for the counts, which are summed until the next record.
+fn collect(interval: &mut Interval, signals: Vec<(String, f64)>, record: &mut Record) {
+    interval.steps += 1;
+    for (name, value) in signals {
+        if name == names::GRAD_CLIPPED.name {
+            interval.clipped += value;
+        } else if name == names::GRAD_NON_FINITE.name {
+            interval.non_finite += value;
+        } else {
+            record.values.push((name, value));
+        }
+    }
+}
+
+fn finish(interval: &mut Interval, record: &mut Record) {
+    record.push(&names::GRAD_CLIPPED, interval.clipped / interval.steps.max(1) as f64);
+    record.push(&names::GRAD_NON_FINITE, interval.non_finite);
+    (interval.clipped, interval.non_finite) = (0.0, 0.0);
+}

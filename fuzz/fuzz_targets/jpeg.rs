@@ -1,0 +1,17 @@
+//! The jpeg reader neither panics nor takes memory without bound.
+
+#![no_main]
+
+use std::path::Path;
+
+use libfuzzer_sys::fuzz_target;
+use trimtab_data::formats::jpeg;
+
+fuzz_target!(|bytes: &[u8]| {
+    let path = Path::new("file");
+    let _ = jpeg::size(bytes, path);
+    if let Ok(raster) = jpeg::decode(bytes, path) {
+        let _ = raster.clone().into_labels(path);
+        let _ = raster.into_image(path);
+    }
+});
