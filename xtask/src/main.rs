@@ -1,8 +1,14 @@
 //! Tasks of the developers: `cargo run --release -p xtask -- <task>`.
 
 mod bench;
+mod docs;
+mod goldens;
+
+use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
+
+type Outcome = Result<(), Box<dyn std::error::Error>>;
 
 #[derive(Parser)]
 #[command(about = "Tasks of Trimtab's developers")]
@@ -15,10 +21,20 @@ struct Cli {
 enum Task {
     /// Times a whole training step of the 2-D U-Net, beside PyTorch where it is given.
     Bench(bench::Args),
+    /// Writes the generated pages; with --check says what is out of date, and which links lead nowhere.
+    Docs(docs::Args),
+    /// Runs the programs in goldens/ that write a .json and says which values changed.
+    Goldens(goldens::Args),
 }
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn main() -> Outcome {
     match Cli::parse().task {
         Task::Bench(args) => bench::run(&args),
+        Task::Docs(args) => docs::run(&args),
+        Task::Goldens(args) => goldens::run(&args),
     }
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }

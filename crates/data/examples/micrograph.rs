@@ -13,14 +13,9 @@ use trimtab_data::synth::{Micrograph, MicrographConfig, ParticleKind, generate};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args_os().skip(1);
-    let folder = PathBuf::from(
-        arguments
-            .next()
-            .ok_or("usage: micrograph FOLDER [COUNT [WIDTH HEIGHT DIAMETER]]")?,
-    );
-    let numbers: Vec<f64> = arguments
-        .map(|a| a.to_string_lossy().parse())
-        .collect::<Result<_, _>>()?;
+    let folder =
+        PathBuf::from(arguments.next().ok_or("usage: micrograph FOLDER [COUNT [WIDTH HEIGHT DIAMETER]]")?);
+    let numbers: Vec<f64> = arguments.map(|a| a.to_string_lossy().parse()).collect::<Result<_, _>>()?;
     std::fs::create_dir_all(&folder)?;
     let mut config = MicrographConfig::default();
     if let [_, width, height, diameter] = numbers[..] {
@@ -28,10 +23,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         config = config.magnified(diameter / config.particle_diameter);
     }
     for index in 0..numbers.first().map_or(3, |&n| n as u64) {
-        for (name, particle) in [
-            ("hollow", ParticleKind::HollowSphere),
-            ("asymmetric", ParticleKind::Asymmetric),
-        ] {
+        for (name, particle) in
+            [("hollow", ParticleKind::HollowSphere), ("asymmetric", ParticleKind::Asymmetric)]
+        {
             config.particle = particle;
             let start = Instant::now();
             let micrograph = generate(&config, 0, index);
@@ -54,22 +48,13 @@ fn save(
     config: &MicrographConfig,
     micrograph: &Micrograph,
 ) -> Result<(), Box<dyn Error>> {
-    let Micrograph {
-        image,
-        particles,
-        mask,
-        ..
-    } = micrograph;
+    let Micrograph { image, particles, mask, .. } = micrograph;
     let (width, height) = (image.width as u32, image.height as u32);
     let grey: Vec<u16> = image.pixels.iter().map(|&v| v as u16).collect();
     ImageBuffer::<Luma<u16>, _>::from_raw(width, height, grey)
         .ok_or("the image has no pixels")?
         .save(folder.join(format!("{name}.png")))?;
-    let labels: Vec<u8> = mask
-        .values
-        .iter()
-        .map(|&v| if v == 1 { 255 } else { 0 })
-        .collect();
+    let labels: Vec<u8> = mask.values.iter().map(|&v| if v == 1 { 255 } else { 0 }).collect();
     ImageBuffer::<Luma<u8>, _>::from_raw(width, height, labels)
         .ok_or("the image has no pixels")?
         .save(folder.join(format!("{name}_mask.png")))?;
@@ -93,8 +78,7 @@ fn pretend_prediction(image: &Image, micrograph: &Micrograph, diameter: f64) -> 
     let mut probability = Image::filled(image.width, image.height, 0.0);
     for (i, value) in probability.pixels.iter_mut().enumerate() {
         let (x, y) = ((i % image.width) as f64, (i / image.width) as f64);
-        let unevenness =
-            (x * 2.1 / diameter).sin() * (y * 1.7 / diameter + 0.5 * x / diameter).sin();
+        let unevenness = (x * 2.1 / diameter).sin() * (y * 1.7 / diameter + 0.5 * x / diameter).sin();
         let logit = micrograph
             .particles
             .iter()

@@ -198,9 +198,7 @@ pub fn inspect(splits: &[(&str, &Dataset)], tile: usize) -> AuditReport {
         let findings = examine_all(dataset);
         for finding in &findings {
             if let Some(picture) = &finding.picture {
-                seen.entry(picture.hash)
-                    .or_default()
-                    .push((number, finding.file.clone()));
+                seen.entry(picture.hash).or_default().push((number, finding.file.clone()));
             }
         }
         reports.push(summarise(name, &findings, tile, &mut problems));
@@ -212,26 +210,12 @@ pub fn inspect(splits: &[(&str, &Dataset)], tile: usize) -> AuditReport {
     let mut told = BTreeSet::new();
     problems.retain(|p| told.insert((p.code, p.files.clone(), p.message.clone())));
     problems.sort_by_key(|p| p.severity);
-    let errors = problems
-        .iter()
-        .filter(|p| p.severity == Severity::Error)
-        .count();
-    AuditReport {
-        tile,
-        errors,
-        warnings: problems.len() - errors,
-        splits: reports,
-        problems,
-    }
+    let errors = problems.iter().filter(|p| p.severity == Severity::Error).count();
+    AuditReport { tile, errors, warnings: problems.len() - errors, splits: reports, problems }
 }
 
 fn problem(code: Code, files: Vec<String>, message: impl Into<String>) -> Problem {
-    Problem {
-        severity: code.severity(),
-        code,
-        files,
-        message: message.into(),
-    }
+    Problem { severity: code.severity(), code, files, message: message.into() }
 }
 
 fn display(path: impl AsRef<Path>) -> String {
@@ -246,32 +230,19 @@ fn listing_problems(name: &str, dataset: &Dataset, problems: &mut Vec<Problem>) 
     for (path, why) in &dataset.store.unreadable {
         problems.push(problem(Code::Unreadable, vec![display(path)], why));
     }
-    let (Some(listing), Source::Folder(spec)) = (&dataset.store.listing, &dataset.store.source)
-    else {
+    let (Some(listing), Source::Folder(spec)) = (&dataset.store.listing, &dataset.store.source) else {
         return;
     };
     for files in &listing.ambiguous {
         let message = "these files have the same meaning; keep one";
-        problems.push(problem(
-            Code::AmbiguousFiles,
-            files.iter().map(display).collect(),
-            message,
-        ));
+        problems.push(problem(Code::AmbiguousFiles, files.iter().map(display).collect(), message));
     }
     if !spec.unlabelled_ok {
         let here: BTreeSet<&Path> = (0..dataset.len()).filter_map(|i| dataset.path(i)).collect();
-        let missing: Vec<String> = listing
-            .missing_labels
-            .iter()
-            .filter(|f| here.contains(f.as_path()))
-            .map(display)
-            .collect();
+        let missing: Vec<String> =
+            listing.missing_labels.iter().filter(|f| here.contains(f.as_path())).map(display).collect();
         if !missing.is_empty() {
-            let what = if spec.masks.is_some() {
-                "mask"
-            } else {
-                "coordinates"
-            };
+            let what = if spec.masks.is_some() { "mask" } else { "coordinates" };
             let images = counted(missing.len(), "image", "images");
             let message = format!("{images} of {} in {name} without {what}", dataset.len());
             problems.push(problem(Code::MissingMask, missing, message));
@@ -280,11 +251,7 @@ fn listing_problems(name: &str, dataset: &Dataset, problems: &mut Vec<Problem>) 
     if !listing.orphan_masks.is_empty() {
         let masks = counted(listing.orphan_masks.len(), "mask", "masks");
         let files = listing.orphan_masks.iter().map(display).collect();
-        problems.push(problem(
-            Code::MaskWithoutImage,
-            files,
-            format!("{masks} for which there is no image"),
-        ));
+        problems.push(problem(Code::MaskWithoutImage, files, format!("{masks} for which there is no image")));
     }
 }
 
@@ -334,9 +301,7 @@ impl Moments {
         Self {
             count,
             mean: self.mean + difference * share,
-            squares: self.squares
-                + other.squares
-                + difference * difference * share * self.count as f64,
+            squares: self.squares + other.squares + difference * difference * share * self.count as f64,
         }
     }
 }
@@ -345,22 +310,14 @@ impl Moments {
 fn examine_all(dataset: &Dataset) -> Vec<Finding> {
     let store = &*dataset.store;
     let wanted: Vec<usize> = (0..dataset.len()).map(|i| dataset.index(i)).collect();
-    let groups: BTreeSet<usize> = wanted
-        .iter()
-        .map(|&index| store.entries[index].group)
-        .collect();
+    let groups: BTreeSet<usize> = wanted.iter().map(|&index| store.entries[index].group).collect();
     let groups: Vec<usize> = groups.into_iter().collect();
     let needed: BTreeSet<usize> = wanted.iter().copied().collect();
-    let found: Vec<Vec<(usize, Finding)>> = groups
-        .par_iter()
-        .map(|&group| examine_group(store, group, &needed))
-        .collect();
+    let found: Vec<Vec<(usize, Finding)>> =
+        groups.par_iter().map(|&group| examine_group(store, group, &needed)).collect();
     let mut found: HashMap<usize, Finding> = found.into_iter().flatten().collect();
     // A subset may name an image twice; it is then examined once.
-    wanted
-        .into_iter()
-        .filter_map(|index| found.remove(&index))
-        .collect()
+    wanted.into_iter().filter_map(|index| found.remove(&index)).collect()
 }
 
 fn examine_group(store: &Store, group: usize, needed: &BTreeSet<usize>) -> Vec<(usize, Finding)> {
@@ -381,22 +338,9 @@ fn examine_group(store: &Store, group: usize, needed: &BTreeSet<usize>) -> Vec<(
                     .map(|e| problem(Code::Unreadable, vec![file_of(store, index)], e.to_string()))
                     .into_iter()
                     .collect();
-                (
-                    index,
-                    Finding {
-                        file: file_of(store, index),
-                        picture: None,
-                        labels: None,
-                        problems,
-                    },
-                )
+                (index, Finding { file: file_of(store, index), picture: None, labels: None, problems })
             };
-            members
-                .iter()
-                .copied()
-                .filter(|index| needed.contains(index))
-                .map(blank)
-                .collect()
+            members.iter().copied().filter(|index| needed.contains(index)).map(blank).collect()
         }
     }
 }
@@ -431,11 +375,7 @@ fn examine(store: &Store, index: usize, raw: RawEntry) -> Finding {
                         "the image is {width}x{height} pixels, its mask {}x{}",
                         labels.width, labels.height
                     );
-                    problems.push(problem(
-                        Code::SizeMismatch,
-                        vec![file.clone(), label_file],
-                        message,
-                    ));
+                    problems.push(problem(Code::SizeMismatch, vec![file.clone(), label_file], message));
                     None
                 }
                 _ => tally(store, index, &labels, label_file, &mut problems),
@@ -448,12 +388,7 @@ fn examine(store: &Store, index: usize, raw: RawEntry) -> Finding {
     };
     // Labels of an image that cannot be read are checked but train nothing.
     let labels = labels.filter(|_| picture.is_some());
-    Finding {
-        file,
-        picture,
-        labels,
-        problems,
-    }
+    Finding { file, picture, labels, problems }
 }
 
 fn look_at(image: &Image, file: &str, problems: &mut Vec<Problem>) -> Picture {
@@ -469,15 +404,9 @@ fn look_at(image: &Image, file: &str, problems: &mut Vec<Problem>) -> Picture {
     }
 
     let finite = || image.pixels.iter().filter(|p| p.is_finite());
-    let (min, max) = finite().fold((f32::INFINITY, f32::NEG_INFINITY), |(a, b), &p| {
-        (a.min(p), b.max(p))
-    });
+    let (min, max) = finite().fold((f32::INFINITY, f32::NEG_INFINITY), |(a, b), &p| (a.min(p), b.max(p)));
     let count = finite().count() as u64;
-    let mean = if count == 0 {
-        0.0
-    } else {
-        finite().map(|&p| f64::from(p)).sum::<f64>() / count as f64
-    };
+    let mean = if count == 0 { 0.0 } else { finite().map(|&p| f64::from(p)).sum::<f64>() / count as f64 };
     let squares = finite().map(|&p| (f64::from(p) - mean).powi(2)).sum();
     let non_finite = image.pixels.len() as u64 - count;
     if non_finite > 0 {
@@ -485,27 +414,11 @@ fn look_at(image: &Image, file: &str, problems: &mut Vec<Problem>) -> Picture {
             "{non_finite} of {} pixels are NaN or infinite; they are replaced by the image's mean",
             image.pixels.len()
         );
-        problems.push(problem(
-            Code::NonFinitePixels,
-            vec![file.to_owned()],
-            message,
-        ));
+        problems.push(problem(Code::NonFinitePixels, vec![file.to_owned()], message));
     }
-    let moments = Moments {
-        count,
-        mean,
-        squares,
-    };
+    let moments = Moments { count, mean, squares };
     let hash = *hasher.finalize().as_bytes();
-    Picture {
-        width: image.width,
-        height: image.height,
-        hash,
-        min,
-        max,
-        moments,
-        non_finite,
-    }
+    Picture { width: image.width, height: image.height, hash, min, max, moments, non_finite }
 }
 
 fn tally(
@@ -517,10 +430,7 @@ fn tally(
 ) -> Option<Counts> {
     match store.decode(index, labels) {
         Ok(decoded) => {
-            let mut counts = Counts {
-                stored: count_values(labels),
-                ..Counts::default()
-            };
+            let mut counts = Counts { stored: count_values(labels), ..Counts::default() };
             for label in decoded {
                 match label {
                     1 => counts.positive += 1,
@@ -531,29 +441,16 @@ fn tally(
             Some(counts)
         }
         Err(e) => {
-            problems.push(problem(
-                Code::LabelOutOfRange,
-                vec![label_file],
-                e.to_string(),
-            ));
+            problems.push(problem(Code::LabelOutOfRange, vec![label_file], e.to_string()));
             None
         }
     }
 }
 
-fn summarise(
-    name: &str,
-    findings: &[Finding],
-    tile: usize,
-    problems: &mut Vec<Problem>,
-) -> SplitReport {
+fn summarise(name: &str, findings: &[Finding], tile: usize, problems: &mut Vec<Problem>) -> SplitReport {
     problems.extend(findings.iter().flat_map(|f| f.problems.iter().cloned()));
     let files_where = |wanted: &dyn Fn(&Finding) -> bool| -> Vec<String> {
-        findings
-            .iter()
-            .filter(|f| wanted(f))
-            .map(|f| f.file.clone())
-            .collect()
+        findings.iter().filter(|f| wanted(f)).map(|f| f.file.clone()).collect()
     };
     let mut tell = |code, files: Vec<String>, message: &str| {
         if !files.is_empty() {
@@ -572,18 +469,9 @@ fn summarise(
     let ignored = files_where(&|f| f.labels.as_ref().is_some_and(is_ignored));
     tell(Code::AllIgnored, ignored, "with every pixel ignored");
     let constant = files_where(&|f| f.picture.as_ref().is_some_and(|p| p.min == p.max));
-    tell(
-        Code::ConstantImage,
-        constant,
-        "with all pixels of one value",
-    );
-    let small = files_where(&|f| {
-        f.picture
-            .as_ref()
-            .is_some_and(|p| p.width.min(p.height) < tile)
-    });
-    let message =
-        format!("smaller than a tile of {tile}x{tile} pixels, to be padded by reflection");
+    tell(Code::ConstantImage, constant, "with all pixels of one value");
+    let small = files_where(&|f| f.picture.as_ref().is_some_and(|p| p.width.min(p.height) < tile));
+    let message = format!("smaller than a tile of {tile}x{tile} pixels, to be padded by reflection");
     tell(Code::SmallerThanTile, small, &message);
 
     let pictures = || findings.iter().filter_map(|f| f.picture.as_ref());
@@ -608,11 +496,7 @@ fn summarise(
         tiles: tiles::grid(&all_sizes, tile).len(),
         sizes: sizes
             .into_iter()
-            .map(|((width, height), images)| SizeCount {
-                width,
-                height,
-                images,
-            })
+            .map(|((width, height), images)| SizeCount { width, height, images })
             .collect(),
         intensity,
         non_finite: pictures().map(|p| p.non_finite).sum(),
@@ -626,10 +510,8 @@ fn label_summary(labelled: &[&Counts]) -> LabelSummary {
     for (&value, &pixels) in labelled.iter().flat_map(|c| &c.stored) {
         *stored.entry(value).or_default() += pixels;
     }
-    let mut stored: Vec<ValueCount> = stored
-        .into_iter()
-        .map(|(value, pixels)| ValueCount { value, pixels })
-        .collect();
+    let mut stored: Vec<ValueCount> =
+        stored.into_iter().map(|(value, pixels)| ValueCount { value, pixels }).collect();
     stored.sort_by_key(|v| std::cmp::Reverse(v.pixels));
     stored.truncate(SHOWN);
     let positive = labelled.iter().map(|c| c.positive).sum::<u64>();
@@ -642,11 +524,7 @@ fn label_summary(labelled: &[&Counts]) -> LabelSummary {
         negative,
         ignored,
         prevalence: (valid > 0).then(|| positive as f64 / valid as f64),
-        ignored_fraction: if ignored == 0 {
-            0.0
-        } else {
-            ignored as f64 / (valid + ignored) as f64
-        },
+        ignored_fraction: if ignored == 0 { 0.0 } else { ignored as f64 / (valid + ignored) as f64 },
         empty_masks: labelled.iter().filter(|c| c.positive == 0).count(),
     }
 }
@@ -656,10 +534,8 @@ fn duplicate_problems(
     seen: BTreeMap<[u8; 32], Vec<(usize, String)>>,
     problems: &mut Vec<Problem>,
 ) {
-    let mut copies: Vec<Vec<(usize, String)>> = seen
-        .into_values()
-        .filter(|copies| copies.len() > 1)
-        .collect();
+    let mut copies: Vec<Vec<(usize, String)>> =
+        seen.into_values().filter(|copies| copies.len() > 1).collect();
     // The copies of an image are in order already; bring the images into the order of their first copies.
     copies.sort();
     for copies in copies {
@@ -674,15 +550,7 @@ fn duplicate_problems(
         } else {
             format!("the same image is {} times in {}", copies.len(), splits[0])
         };
-        let code = if across {
-            Code::DuplicateAcrossSplits
-        } else {
-            Code::DuplicateWithinSplit
-        };
-        problems.push(problem(
-            code,
-            copies.into_iter().map(|(_, file)| file).collect(),
-            message,
-        ));
+        let code = if across { Code::DuplicateAcrossSplits } else { Code::DuplicateWithinSplit };
+        problems.push(problem(code, copies.into_iter().map(|(_, file)| file).collect(), message));
     }
 }

@@ -122,11 +122,7 @@ pub fn rotate90(patch: &mut Patch, turns: usize) {
 
 /// `source` tells where the pixel that ends at `(x, y)` comes from.
 fn rearrange(patch: &mut Patch, source: impl Fn(usize, usize) -> (usize, usize)) {
-    fn moved<T: Copy>(
-        values: &[T],
-        size: usize,
-        source: &impl Fn(usize, usize) -> (usize, usize),
-    ) -> Vec<T> {
+    fn moved<T: Copy>(values: &[T], size: usize, source: &impl Fn(usize, usize) -> (usize, usize)) -> Vec<T> {
         let mut out = Vec::with_capacity(values.len());
         for y in 0..size {
             out.extend((0..size).map(|x| {
@@ -155,12 +151,7 @@ pub fn add_noise(pixels: &mut [f32], std: f64, rng: &mut impl Rng) {
 }
 
 fn scale_deviations(pixels: &mut [f32], factor: f64) {
-    let finite = || {
-        pixels
-            .iter()
-            .filter(|p| p.is_finite())
-            .map(|&p| f64::from(p))
-    };
+    let finite = || pixels.iter().filter(|p| p.is_finite()).map(|&p| f64::from(p));
     let count = finite().count();
     if count > 0 {
         let mean = finite().sum::<f64>() / count as f64;
@@ -171,12 +162,7 @@ fn scale_deviations(pixels: &mut [f32], factor: f64) {
 }
 
 fn raise(pixels: &mut [f32], power: f64) {
-    let finite = || {
-        pixels
-            .iter()
-            .filter(|p| p.is_finite())
-            .map(|&p| f64::from(p))
-    };
+    let finite = || pixels.iter().filter(|p| p.is_finite()).map(|&p| f64::from(p));
     let low = finite().fold(f64::INFINITY, f64::min);
     let range = finite().fold(f64::NEG_INFINITY, f64::max) - low;
     if range > 0.0 {
@@ -192,21 +178,15 @@ fn gaussian_blur(pixels: &mut [f32], size: usize, sigma: f64) {
         return;
     }
     let radius = (3.0 * sigma).ceil() as usize;
-    let mut kernel: Vec<f64> = (0..=radius)
-        .map(|d| (-0.5 * (d as f64 / sigma).powi(2)).exp())
-        .collect();
+    let mut kernel: Vec<f64> = (0..=radius).map(|d| (-0.5 * (d as f64 / sigma).powi(2)).exp()).collect();
     let total = kernel[0] + 2.0 * kernel[1..].iter().sum::<f64>();
     kernel.iter_mut().for_each(|k| *k /= total);
     let kernel: Vec<f32> = kernel.into_iter().map(|k| k as f32).collect();
 
     // Positions `-radius..size + radius`, reflected into the patch; one pad for both directions.
-    let sources: Vec<usize> = (0..size + 2 * radius)
-        .map(|i| reflect(i.abs_diff(radius), size))
-        .collect();
+    let sources: Vec<usize> = (0..size + 2 * radius).map(|i| reflect(i.abs_diff(radius), size)).collect();
     let mut line = vec![0.0f32; size + 2 * radius];
-    for (start, stride) in (0..size)
-        .map(|row| (row * size, 1))
-        .chain((0..size).map(|column| (column, size)))
+    for (start, stride) in (0..size).map(|row| (row * size, 1)).chain((0..size).map(|column| (column, size)))
     {
         for (out, &source) in line.iter_mut().zip(&sources) {
             *out = pixels[start + source * stride];
@@ -215,9 +195,7 @@ fn gaussian_blur(pixels: &mut [f32], size: usize, sigma: f64) {
             let centre = i + radius;
             let sides = kernel.iter().enumerate().skip(1);
             pixels[start + i * stride] = kernel[0] * line[centre]
-                + sides
-                    .map(|(d, k)| k * (line[centre - d] + line[centre + d]))
-                    .sum::<f32>();
+                + sides.map(|(d, k)| k * (line[centre - d] + line[centre + d])).sum::<f32>();
         }
     }
 }
@@ -248,11 +226,7 @@ mod tests {
     fn numbered(size: usize) -> Patch {
         let image = (0..size * size).map(|i| i as f32).collect();
         let labels = (0..size * size).map(|i| (i % 3) as i8 - 1).collect();
-        Patch {
-            size,
-            image,
-            labels: Some(labels),
-        }
+        Patch { size, image, labels: Some(labels) }
     }
 
     fn after(patch: &Patch, change: impl Fn(&mut Patch)) -> Patch {
@@ -281,11 +255,7 @@ mod tests {
     fn moments(values: &[f32]) -> (f64, f64) {
         let n = values.len() as f64;
         let mean = values.iter().map(|&v| f64::from(v)).sum::<f64>() / n;
-        let variance = values
-            .iter()
-            .map(|&v| (f64::from(v) - mean).powi(2))
-            .sum::<f64>()
-            / n;
+        let variance = values.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / n;
         (mean, variance.sqrt())
     }
 
@@ -302,11 +272,7 @@ mod tests {
 
     #[test]
     fn all_eight_symmetries_come_up() {
-        let augment = Augment {
-            flip: true,
-            rotate90: true,
-            ..Augment::default()
-        };
+        let augment = Augment { flip: true, rotate90: true, ..Augment::default() };
         let mut seen = std::collections::HashMap::new();
         for index in 0..800 {
             let mut patch = numbered(3);
@@ -324,10 +290,7 @@ mod tests {
         let mut pixels = vec![0.0f32; 40_001];
         add_noise(&mut pixels, 0.3, &mut rng(5, Stream::TeacherNoise, 0));
         let (mean, std) = moments(&pixels);
-        assert!(
-            mean.abs() < 0.01 && (std - 0.3).abs() < 0.01,
-            "{mean} {std}"
-        );
+        assert!(mean.abs() < 0.01 && (std - 0.3).abs() < 0.01, "{mean} {std}");
     }
 
     #[test]
@@ -338,50 +301,20 @@ mod tests {
             let (mean, std) = moments(&start.image);
 
             let mut patch = start.clone();
-            apply(
-                &Augment {
-                    brightness: 0.5,
-                    ..Augment::default()
-                },
-                &mut patch,
-                &mut generator,
-            );
+            apply(&Augment { brightness: 0.5, ..Augment::default() }, &mut patch, &mut generator);
             let shift = patch.image[0] - start.image[0];
-            assert!(
-                patch
-                    .image
-                    .iter()
-                    .zip(&start.image)
-                    .all(|(a, b)| (a - b - shift).abs() < 1e-5)
-            );
+            assert!(patch.image.iter().zip(&start.image).all(|(a, b)| (a - b - shift).abs() < 1e-5));
 
             let mut patch = start.clone();
-            apply(
-                &Augment {
-                    contrast: 0.25,
-                    ..Augment::default()
-                },
-                &mut patch,
-                &mut generator,
-            );
+            apply(&Augment { contrast: 0.25, ..Augment::default() }, &mut patch, &mut generator);
             let (new_mean, new_std) = moments(&patch.image);
             assert!((new_mean - mean).abs() < 1e-4 && (0.7499..1.2501).contains(&(new_std / std)));
 
             let mut patch = start.clone();
-            apply(
-                &Augment {
-                    gamma: 0.5,
-                    ..Augment::default()
-                },
-                &mut patch,
-                &mut generator,
-            );
+            apply(&Augment { gamma: 0.5, ..Augment::default() }, &mut patch, &mut generator);
             assert!((patch.image[0] - start.image[0]).abs() < 1e-5);
             assert!((patch.image[63] - start.image[63]).abs() < 1e-4);
-            assert!(
-                patch.image.windows(2).all(|w| w[0] < w[1]),
-                "gamma keeps the order"
-            );
+            assert!(patch.image.windows(2).all(|w| w[0] < w[1]), "gamma keeps the order");
         }
     }
 
@@ -402,12 +335,7 @@ mod tests {
     #[test]
     fn a_change_of_probability_zero_is_not_made() {
         let mut patch = numbered(5);
-        let never = Augment {
-            flip: false,
-            rotate90: false,
-            intensity_probability: 0.0,
-            ..ALL
-        };
+        let never = Augment { flip: false, rotate90: false, intensity_probability: 0.0, ..ALL };
         apply(&never, &mut patch, &mut rng(1, Stream::Augment, 1));
         assert_eq!(patch, numbered(5));
     }
@@ -415,34 +343,16 @@ mod tests {
     #[test]
     fn switching_the_noise_on_leaves_the_rest_as_it_was() {
         let mut quiet = numbered(6);
-        apply(
-            &Augment { noise: 0.0, ..ALL },
-            &mut quiet,
-            &mut rng(4, Stream::Augment, 9),
-        );
+        apply(&Augment { noise: 0.0, ..ALL }, &mut quiet, &mut rng(4, Stream::Augment, 9));
         let mut noisy = numbered(6);
-        apply(
-            &Augment { noise: 1e-6, ..ALL },
-            &mut noisy,
-            &mut rng(4, Stream::Augment, 9),
-        );
+        apply(&Augment { noise: 1e-6, ..ALL }, &mut noisy, &mut rng(4, Stream::Augment, 9));
         assert_eq!(quiet.labels, noisy.labels);
-        assert!(
-            quiet
-                .image
-                .iter()
-                .zip(&noisy.image)
-                .all(|(a, b)| (a - b).abs() < 1e-4)
-        );
+        assert!(quiet.image.iter().zip(&noisy.image).all(|(a, b)| (a - b).abs() < 1e-4));
     }
 
     #[test]
     fn empty_and_unlabelled_patches_pass() {
-        let mut empty = Patch {
-            size: 0,
-            image: Vec::new(),
-            labels: None,
-        };
+        let mut empty = Patch { size: 0, image: Vec::new(), labels: None };
         for index in 0..16 {
             apply(&ALL, &mut empty, &mut rng(1, Stream::Augment, index));
         }

@@ -58,10 +58,7 @@ impl<T> Shared<T> {
 
     fn make_caught(&self, index: u64) -> Result<T> {
         catch_unwind(AssertUnwindSafe(|| (self.make)(index))).unwrap_or_else(|payload| {
-            let problem = format!(
-                "the loader panicked while making it: {}",
-                panic_text(payload.as_ref())
-            );
+            let problem = format!("the loader panicked while making it: {}", panic_text(payload.as_ref()));
             Err(DataError::content(format!("item {index}"), problem))
         })
     }
@@ -77,10 +74,7 @@ impl<T> Shared<T> {
                     if state.claimed - state.delivered < self.ahead {
                         break;
                     }
-                    state = self
-                        .room
-                        .wait(state)
-                        .unwrap_or_else(PoisonError::into_inner);
+                    state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
                 }
                 state.claimed += 1;
                 state.claimed - 1
@@ -127,34 +121,18 @@ impl<T: Send + 'static> Loader<T> {
         let shared = Arc::new(Shared {
             make: Box::new(make),
             ahead: ahead.max(1) as u64,
-            state: Mutex::new(State {
-                claimed: first,
-                delivered: first,
-                end,
-                done: BTreeMap::new(),
-            }),
+            state: Mutex::new(State { claimed: first, delivered: first, end, done: BTreeMap::new() }),
             finished: Condvar::new(),
             room: Condvar::new(),
         });
-        let useful = usize::try_from(end - first)
-            .unwrap_or(usize::MAX)
-            .min(ahead.max(1));
+        let useful = usize::try_from(end - first).unwrap_or(usize::MAX).min(ahead.max(1));
         let workers = (0..threads.min(useful))
             .filter_map(|n| {
                 let shared = Arc::clone(&shared);
-                Builder::new()
-                    .name(format!("loader-{n}"))
-                    .spawn(move || shared.work())
-                    .ok()
+                Builder::new().name(format!("loader-{n}")).spawn(move || shared.work()).ok()
             })
             .collect();
-        Self {
-            shared,
-            workers,
-            position: first,
-            end,
-            waited: Duration::ZERO,
-        }
+        Self { shared, workers, position: first, end, waited: Duration::ZERO }
     }
 }
 
@@ -181,11 +159,7 @@ impl<T> Loader<T> {
                 self.shared.room.notify_all();
                 return item;
             }
-            state = self
-                .shared
-                .finished
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+            state = self.shared.finished.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 }

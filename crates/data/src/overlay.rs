@@ -5,7 +5,7 @@
 
 use font8x8::legacy::BASIC_LEGACY;
 use image::ImageEncoder;
-use image::codecs::png::PngEncoder;
+use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 
 use crate::{Image, Labels, Particle};
 
@@ -30,29 +30,22 @@ pub struct RgbImage {
 
 impl RgbImage {
     fn filled(width: usize, height: usize, colour: [u8; 3]) -> Self {
-        Self {
-            width,
-            height,
-            rgb: colour.repeat(width * height),
-        }
+        Self { width, height, rgb: colour.repeat(width * height) }
     }
 
     /// The picture as a PNG file. A picture without pixels, which PNG cannot hold, or one wider or higher than
     /// PNG allows (2³¹ - 1) gives no bytes.
     pub fn to_png(&self) -> Vec<u8> {
         let mut png = Vec::new();
-        let (Ok(width), Ok(height)) = (u32::try_from(self.width), u32::try_from(self.height))
-        else {
+        let (Ok(width), Ok(height)) = (u32::try_from(self.width), u32::try_from(self.height)) else {
             return png;
         };
         let is_whole = !self.rgb.is_empty() && self.rgb.len() == 3 * self.width * self.height;
         if is_whole {
-            let encoded = PngEncoder::new(&mut png).write_image(
-                &self.rgb,
-                width,
-                height,
-                image::ExtendedColorType::Rgb8,
-            );
+            // The encoder's own choice, the fastest, stores a noisy picture as it is.
+            let encoder =
+                PngEncoder::new_with_quality(&mut png, CompressionType::Default, FilterType::Adaptive);
+            let encoded = encoder.write_image(&self.rgb, width, height, image::ExtendedColorType::Rgb8);
             // Writing to memory fails for nothing but the size.
             if encoded.is_err() {
                 png.clear();
@@ -96,11 +89,7 @@ impl RgbImage {
     /// Writes ASCII text, glyphs of `8 * scale` pixels square; anything else shows as `?`.
     fn text(&mut self, text: &str, [x, y]: [usize; 2], scale: usize, colour: [u8; 3]) {
         for (position, character) in text.chars().enumerate() {
-            let code = if character.is_ascii() {
-                character as usize
-            } else {
-                '?' as usize
-            };
+            let code = if character.is_ascii() { character as usize } else { '?' as usize };
             for (row, bits) in BASIC_LEGACY[code].iter().enumerate() {
                 for column in (0..GLYPH).filter(|column| bits >> column & 1 == 1) {
                     let left = x + (position * GLYPH + column) * scale;
@@ -149,14 +138,7 @@ pub fn overlay(
     picks: &[Particle],
     threshold: f32,
 ) -> RgbImage {
-    draw_overlay(
-        &View::native(image),
-        image,
-        probability,
-        truth,
-        picks,
-        threshold,
-    )
+    draw_overlay(&View::native(image), image, probability, truth, picks, threshold)
 }
 
 /// A figure: micrograph, truth (if given), probability (if given, in viridis colours) and overlay side by side,
@@ -185,10 +167,7 @@ pub fn panel(
             panels.push(("probability", draw_probability(&view, probability)));
         }
         if panels.len() > 1 || !picks.is_empty() {
-            panels.push((
-                "overlay",
-                draw_overlay(&view, image, probability, truth, picks, threshold),
-            ));
+            panels.push(("overlay", draw_overlay(&view, image, probability, truth, picks, threshold)));
         }
     }
     let legend = legend(truth.is_some(), probability.is_some(), !picks.is_empty());
@@ -271,16 +250,12 @@ fn draw_mark(figure: &mut RgbImage, mark: Mark, [x, y]: [usize; 2]) {
         Mark::Tint(colour) => {
             figure.rectangle([x, y], MARK, HEIGHT, backdrop);
             for column in x..x + MARK {
-                (y..y + HEIGHT)
-                    .for_each(|row| figure.tint(column, row, colour, 2.0 * AGREED_SHARE));
+                (y..y + HEIGHT).for_each(|row| figure.tint(column, row, colour, 2.0 * AGREED_SHARE));
             }
         }
         Mark::Ring(colour) => {
             figure.rectangle([x, y], MARK, HEIGHT, backdrop);
-            let centre = [
-                (x + MARK / 2) as f64,
-                y as f64 + (HEIGHT as f64 - 1.0) / 2.0,
-            ];
+            let centre = [(x + MARK / 2) as f64, y as f64 + (HEIGHT as f64 - 1.0) / 2.0];
             figure.ring(centre, 7.0, 2.5, colour);
         }
         Mark::Scale => {
@@ -308,18 +283,9 @@ struct View {
 impl View {
     fn native(image: &Image) -> Self {
         let is_whole = image.pixels.len() == image.width * image.height;
-        let (width, height) = if is_whole {
-            (image.width, image.height)
-        } else {
-            (0, 0)
-        };
+        let (width, height) = if is_whole { (image.width, image.height) } else { (0, 0) };
         let line = (width.min(height) as f64 / 512.0).max(1.0);
-        Self {
-            width,
-            height,
-            zoom: 1.0,
-            line,
-        }
+        Self { width, height, zoom: 1.0, line }
     }
 
     /// Enlarged by a whole factor or reduced by any, to about `side` pixels.
@@ -329,27 +295,15 @@ impl View {
         let zoom = side as f64 / longest;
         let zoom = if zoom >= 1.0 { zoom.round() } else { zoom };
         let scaled = |size: usize| {
-            if size == 0 {
-                0
-            } else {
-                ((size as f64 * zoom).round() as usize).max(1)
-            }
+            if size == 0 { 0 } else { ((size as f64 * zoom).round() as usize).max(1) }
         };
         // Figures are shown smaller than they are: a line of one pixel would fade.
-        Self {
-            width: scaled(width),
-            height: scaled(height),
-            zoom,
-            line: 2.0,
-        }
+        Self { width: scaled(width), height: scaled(height), zoom, line: 2.0 }
     }
 
     /// Where a pixel of the picture lies in the micrograph.
     fn source(&self, x: usize, y: usize) -> [f64; 2] {
-        [
-            (x as f64 + 0.5) / self.zoom - 0.5,
-            (y as f64 + 0.5) / self.zoom - 0.5,
-        ]
+        [(x as f64 + 0.5) / self.zoom - 0.5, (y as f64 + 0.5) / self.zoom - 0.5]
     }
 
     /// Where a point of the micrograph lies in the picture.
@@ -383,37 +337,21 @@ impl View {
             // `as` makes what is not a number black.
             rgb.extend([(255.0 * level).round() as u8; 3]);
         }
-        RgbImage {
-            width: self.width,
-            height: self.height,
-            rgb,
-        }
+        RgbImage { width: self.width, height: self.height, rgb }
     }
 
     fn inside_truth(&self, truth: &Labels) -> Vec<bool> {
         let share = |i| if truth.values[i] > 0 { 1.0 } else { 0.0 };
-        self.sample(truth.width, truth.height, share)
-            .into_iter()
-            .map(|v| v >= 0.5)
-            .collect()
+        self.sample(truth.width, truth.height, share).into_iter().map(|v| v >= 0.5).collect()
     }
 
     fn inside_prediction(&self, probability: &Image, threshold: f32) -> Vec<bool> {
-        let samples = self.sample(probability.width, probability.height, |i| {
-            probability.pixels[i]
-        });
+        let samples = self.sample(probability.width, probability.height, |i| probability.pixels[i]);
         samples.into_iter().map(|v| v >= threshold).collect()
     }
 }
 
-fn mean_around(
-    x: f64,
-    y: f64,
-    half: f64,
-    width: usize,
-    height: usize,
-    value: impl Fn(usize) -> f32,
-) -> f32 {
+fn mean_around(x: f64, y: f64, half: f64, width: usize, height: usize, value: impl Fn(usize) -> f32) -> f32 {
     let span = |centre: f64, size: usize| {
         let first = ((centre - half + 0.5).round().max(0.0) as usize).min(size - 1);
         first..((centre + half + 0.5).round() as usize).clamp(first + 1, size)
@@ -432,11 +370,7 @@ fn between(x: f64, y: f64, width: usize, height: usize, value: impl Fn(usize) ->
     let split = |position: f64, size: usize| {
         let position = position.clamp(0.0, (size - 1) as f64);
         let first = position.floor() as usize;
-        (
-            first,
-            (first + 1).min(size - 1),
-            (position - position.floor()) as f32,
-        )
+        (first, (first + 1).min(size - 1), (position - position.floor()) as f32)
     };
     let (left, right, u) = split(x, width);
     let (top, bottom, v) = split(y, height);
@@ -450,33 +384,22 @@ fn between(x: f64, y: f64, width: usize, height: usize, value: impl Fn(usize) ->
 fn percentiles(values: &[f32]) -> (f32, f32) {
     // A hundred thousand values tell as much as all of them.
     let step = (values.len() / 100_000).max(1);
-    let mut sorted: Vec<f32> = values
-        .iter()
-        .copied()
-        .step_by(step)
-        .filter(|v| v.is_finite())
-        .collect();
+    let mut sorted: Vec<f32> = values.iter().copied().step_by(step).filter(|v| v.is_finite()).collect();
     sorted.sort_by(f32::total_cmp);
     let Some(last) = sorted.len().checked_sub(1) else {
         return (0.0, 1.0);
     };
     let at = |share: f64| sorted[(share * last as f64).round() as usize];
     let (low, high) = (at(0.005), at(0.995));
-    if high > low {
-        (low, high)
-    } else {
-        (low - 0.5, low + 0.5)
-    }
+    if high > low { (low, high) } else { (low - 0.5, low + 0.5) }
 }
 
 fn fits(image: &Image, other: &Image) -> bool {
-    (other.width, other.height) == (image.width, image.height)
-        && other.pixels.len() == image.pixels.len()
+    (other.width, other.height) == (image.width, image.height) && other.pixels.len() == image.pixels.len()
 }
 
 fn fits_labels(image: &Image, labels: &Labels) -> bool {
-    (labels.width, labels.height) == (image.width, image.height)
-        && labels.values.len() == image.pixels.len()
+    (labels.width, labels.height) == (image.width, image.height) && labels.values.len() == image.pixels.len()
 }
 
 fn draw_overlay(
@@ -488,19 +411,10 @@ fn draw_overlay(
     threshold: f32,
 ) -> RgbImage {
     let mut picture = view.grey(image);
-    let predicted = probability
-        .filter(|p| fits(image, p))
-        .map(|p| view.inside_prediction(p, threshold));
-    let truth = truth
-        .filter(|t| fits_labels(image, t))
-        .map(|t| view.inside_truth(t));
+    let predicted = probability.filter(|p| fits(image, p)).map(|p| view.inside_prediction(p, threshold));
+    let truth = truth.filter(|t| fits_labels(image, t)).map(|t| view.inside_truth(t));
     if let (Some(predicted), Some(truth)) = (&predicted, &truth) {
-        for (i, _) in predicted
-            .iter()
-            .zip(truth)
-            .enumerate()
-            .filter(|(_, (p, t))| **p && **t)
-        {
+        for (i, _) in predicted.iter().zip(truth).enumerate().filter(|(_, (p, t))| **p && **t) {
             picture.tint(i % view.width, i / view.width, AGREED, AGREED_SHARE);
         }
     }
@@ -510,15 +424,17 @@ fn draw_overlay(
             outline(&mut picture, &inside, view.line, colour);
         }
     }
-    let line = view.line * 1.25;
     for pick in picks.iter().filter(|p| p.x.is_finite() && p.y.is_finite()) {
-        let radius = 0.1 * pick.diameter.filter(|d| d.is_finite()).unwrap_or(0.0) * view.zoom;
-        picture.ring(
-            view.target(pick.x, pick.y),
-            radius.max(2.0 * line),
-            line,
-            PICK,
-        );
+        let line = view.line * 1.25;
+        let radius = match pick.diameter.filter(|d| d.is_finite() && *d > 0.0) {
+            // Large enough to see, small enough to leave the outlines of a crowd of small particles.
+            Some(diameter) => {
+                let shown = diameter * view.zoom;
+                (0.1 * shown).max((2.0 * line).min(0.15 * shown))
+            }
+            None => 2.0 * line,
+        };
+        picture.ring(view.target(pick.x, pick.y), radius, line.min(radius), PICK);
     }
     picture
 }
@@ -534,18 +450,9 @@ fn draw_truth(view: &View, image: &Image, truth: &Labels) -> RgbImage {
 }
 
 fn draw_probability(view: &View, probability: &Image) -> RgbImage {
-    let samples = view.sample(probability.width, probability.height, |i| {
-        probability.pixels[i]
-    });
-    let rgb = samples
-        .into_iter()
-        .flat_map(|p| viridis(f64::from(p)))
-        .collect();
-    RgbImage {
-        width: view.width,
-        height: view.height,
-        rgb,
-    }
+    let samples = view.sample(probability.width, probability.height, |i| probability.pixels[i]);
+    let rgb = samples.into_iter().flat_map(|p| viridis(f64::from(p))).collect();
+    RgbImage { width: view.width, height: view.height, rgb }
 }
 
 /// Draws the inner edge of a region, `line` pixels wide. The picture's border is no edge.
@@ -580,51 +487,20 @@ fn outline(picture: &mut RgbImage, inside: &[bool], line: f64, colour: [u8; 3]) 
 /// is not a number is grey.
 fn viridis(share: f64) -> [u8; 3] {
     const TERMS: [[f64; 3]; 7] = [
-        [
-            0.277_727_327_223_418,
-            0.005_407_344_544_967,
-            0.334_099_805_335_306,
-        ],
-        [
-            0.105_093_043_108_577,
-            1.404_613_529_898_575,
-            1.384_590_162_594_685,
-        ],
-        [
-            -0.330_861_828_725_556,
-            0.214_847_559_468_213,
-            0.095_095_163_028_237,
-        ],
-        [
-            -4.634_230_498_983_486,
-            -5.799_100_973_351_585,
-            -19.332_440_956_279_87,
-        ],
-        [
-            6.228_269_936_347_081,
-            14.179_933_366_805_09,
-            56.690_552_600_681_05,
-        ],
-        [
-            4.776_384_997_670_288,
-            -13.745_145_377_746_01,
-            -65.353_032_633_372_34,
-        ],
-        [
-            -5.435_455_855_934_631,
-            4.645_852_612_178_535,
-            26.312_435_249_583_2,
-        ],
+        [0.277_727_327_223_418, 0.005_407_344_544_967, 0.334_099_805_335_306],
+        [0.105_093_043_108_577, 1.404_613_529_898_575, 1.384_590_162_594_685],
+        [-0.330_861_828_725_556, 0.214_847_559_468_213, 0.095_095_163_028_237],
+        [-4.634_230_498_983_486, -5.799_100_973_351_585, -19.332_440_956_279_87],
+        [6.228_269_936_347_081, 14.179_933_366_805_09, 56.690_552_600_681_05],
+        [4.776_384_997_670_288, -13.745_145_377_746_01, -65.353_032_633_372_34],
+        [-5.435_455_855_934_631, 4.645_852_612_178_535, 26.312_435_249_583_2],
     ];
     if share.is_nan() {
         return [128; 3];
     }
     let share = share.clamp(0.0, 1.0);
     [0, 1, 2].map(|channel| {
-        let value = TERMS
-            .iter()
-            .rev()
-            .fold(0.0, |sum, term| sum * share + term[channel]);
+        let value = TERMS.iter().rev().fold(0.0, |sum, term| sum * share + term[channel]);
         (255.0 * value.clamp(0.0, 1.0)).round() as u8
     })
 }
@@ -636,10 +512,7 @@ mod tests {
     fn check_viridis(share: f64, expected: [u8; 3]) {
         let found = viridis(share);
         let worst = found.iter().zip(expected).map(|(a, b)| a.abs_diff(b)).max();
-        assert!(
-            worst <= Some(4),
-            "{share}: {found:?}, expected {expected:?}"
-        );
+        assert!(worst <= Some(4), "{share}: {found:?}, expected {expected:?}");
     }
 
     #[test]
@@ -659,10 +532,7 @@ mod tests {
         values[0] = f32::NEG_INFINITY;
         values[999] = 1e9;
         let (low, high) = percentiles(&values);
-        assert!(
-            (4.0..8.0).contains(&low) && (990.0..998.0).contains(&high),
-            "{low} {high}"
-        );
+        assert!((4.0..8.0).contains(&low) && (990.0..998.0).contains(&high), "{low} {high}");
         for constant in [vec![3.0; 5], vec![f32::NAN; 5], vec![]] {
             let (low, high) = percentiles(&constant);
             assert!(low < high);
@@ -671,11 +541,7 @@ mod tests {
 
     fn gradient(width: usize, height: usize) -> Image {
         let pixels = (0..width * height).map(|i| (i % width) as f32).collect();
-        Image {
-            width,
-            height,
-            pixels,
-        }
+        Image { width, height, pixels }
     }
 
     /// A square of probability and truth, the truth shifted by `shift`.
@@ -692,17 +558,11 @@ mod tests {
     }
 
     fn count(picture: &RgbImage, colour: [u8; 3]) -> usize {
-        picture
-            .rgb
-            .chunks_exact(3)
-            .filter(|p| **p == colour)
-            .count()
+        picture.rgb.chunks_exact(3).filter(|p| **p == colour).count()
     }
 
     fn decoded(picture: &RgbImage) -> image::RgbImage {
-        image::load_from_memory(&picture.to_png())
-            .expect("a PNG file")
-            .to_rgb8()
+        image::load_from_memory(&picture.to_png()).expect("a PNG file").to_rgb8()
     }
 
     #[test]
@@ -713,10 +573,7 @@ mod tests {
             panel(&grey, Some(&truth), Some(&probability), &[], 0.5, "caption"),
         ] {
             let read = decoded(&picture);
-            assert_eq!(
-                (read.width() as usize, read.height() as usize),
-                (picture.width, picture.height)
-            );
+            assert_eq!((read.width() as usize, read.height() as usize), (picture.width, picture.height));
             assert_eq!(read.into_raw(), picture.rgb);
         }
     }
@@ -728,18 +585,9 @@ mod tests {
         assert_eq!((picture.width, picture.height), (64, 64));
         // A square of 16 pixels has an edge of 60; the prediction hides two pixels of the truth's.
         assert_eq!(count(&picture, PREDICTED), 60);
-        assert!(
-            (55..60).contains(&count(&picture, TRUTH)),
-            "{}",
-            count(&picture, TRUTH)
-        );
+        assert!((55..60).contains(&count(&picture, TRUTH)), "{}", count(&picture, TRUTH));
         let plain = overlay(&grey, None, None, &[], 0.5);
-        assert!(
-            plain
-                .rgb
-                .chunks_exact(3)
-                .all(|p| p[0] == p[1] && p[1] == p[2])
-        );
+        assert!(plain.rgb.chunks_exact(3).all(|p| p[0] == p[1] && p[1] == p[2]));
         // Far from the squares nothing is drawn.
         assert_eq!(picture.rgb[3 * 60..3 * 64], plain.rgb[3 * 60..3 * 64]);
     }
@@ -748,29 +596,15 @@ mod tests {
     fn lines_grow_with_the_picture() {
         let edge = |size: usize| {
             let (grey, probability, _) = scene(size, 0);
-            count(
-                &overlay(&grey, Some(&probability), None, &[], 0.5),
-                PREDICTED,
-            ) as f64
-                / size as f64
+            count(&overlay(&grey, Some(&probability), None, &[], 0.5), PREDICTED) as f64 / size as f64
         };
-        assert!(
-            (edge(2048) / edge(256) - 4.0).abs() < 0.2,
-            "{} {}",
-            edge(256),
-            edge(2048)
-        );
+        assert!((edge(2048) / edge(256) - 4.0).abs() < 0.2, "{} {}", edge(256), edge(2048));
     }
 
     #[test]
     fn picks_are_drawn_where_they_are_and_cut_at_the_border() {
         let grey = gradient(64, 64);
-        let at = |x, y| Particle {
-            x,
-            y,
-            diameter: Some(30.0),
-            score: None,
-        };
+        let at = |x, y| Particle { x, y, diameter: Some(30.0), score: None };
         let near_yellow = |picture: &RgbImage, x: usize, y: usize| {
             let p = &picture.rgb[3 * (y * 64 + x)..][..3];
             p.iter().zip(PICK).all(|(a, b)| a.abs_diff(b) < 60)
@@ -779,10 +613,7 @@ mod tests {
         assert!(near_yellow(&picture, 33, 20) && near_yellow(&picture, 30, 17));
         assert!(near_yellow(&picture, 60, 63) && !near_yellow(&picture, 30, 20));
         let nowhere = [at(f64::NAN, 1.0), at(-500.0, 9e9), at(f64::INFINITY, 0.0)];
-        assert_eq!(
-            overlay(&grey, None, None, &nowhere, 0.5),
-            overlay(&grey, None, None, &[], 0.5)
-        );
+        assert_eq!(overlay(&grey, None, None, &nowhere, 0.5), overlay(&grey, None, None, &[], 0.5));
     }
 
     #[test]
@@ -790,15 +621,8 @@ mod tests {
         let grey = gradient(20, 10);
         let plain = overlay(&grey, None, None, &[], 0.5);
         let (_, probability, truth) = scene(64, 4);
-        assert_eq!(
-            overlay(&grey, Some(&probability), Some(&truth), &[], 0.5),
-            plain
-        );
-        let lying = Image {
-            width: 20,
-            height: 10,
-            pixels: vec![1.0; 3],
-        };
+        assert_eq!(overlay(&grey, Some(&probability), Some(&truth), &[], 0.5), plain);
+        let lying = Image { width: 20, height: 10, pixels: vec![1.0; 3] };
         assert_eq!(overlay(&grey, Some(&lying), None, &[], 0.5), plain);
         assert_eq!(overlay(&lying, None, None, &[], 0.5).rgb, []);
     }
@@ -812,14 +636,7 @@ mod tests {
                 let picture = overlay(&image, Some(&image), Some(&truth), &[], f32::NAN);
                 assert_eq!(picture.rgb.len(), 3 * width * height);
                 assert_eq!(picture.to_png().is_empty(), width * height == 0);
-                let figure = panel(
-                    &image,
-                    Some(&truth),
-                    Some(&image),
-                    &[],
-                    0.5,
-                    "\u{b5}m \u{1f980}",
-                );
+                let figure = panel(&image, Some(&truth), Some(&image), &[], 0.5, "\u{b5}m \u{1f980}");
                 assert_eq!(figure.rgb.len(), 3 * figure.width * figure.height);
                 assert!(!figure.to_png().is_empty());
             }
@@ -829,27 +646,10 @@ mod tests {
     #[test]
     fn a_figure_has_a_panel_for_everything_given() {
         let (grey, probability, truth) = scene(256, 8);
-        let pick = [Particle {
-            x: 80.0,
-            y: 80.0,
-            diameter: Some(60.0),
-            score: None,
-        }];
+        let pick = [Particle { x: 80.0, y: 80.0, diameter: Some(60.0), score: None }];
         let full = panel(&grey, Some(&truth), Some(&probability), &pick, 0.5, "");
-        assert!(
-            full.width > 4 * 512 && full.width < 4 * 512 + 100,
-            "{}",
-            full.width
-        );
-        for colour in [
-            PREDICTED,
-            TRUTH,
-            PICK,
-            viridis(0.1),
-            viridis(0.9),
-            INK,
-            PAPER,
-        ] {
+        assert!(full.width > 4 * 512 && full.width < 4 * 512 + 100, "{}", full.width);
+        for colour in [PREDICTED, TRUTH, PICK, viridis(0.1), viridis(0.9), INK, PAPER] {
             assert!(count(&full, colour) > 20, "{colour:?}");
         }
         let alone = panel(&grey, None, None, &[], 0.5, "");
@@ -862,10 +662,6 @@ mod tests {
         let (grey, probability, truth) = scene(1500, 30);
         let figure = panel(&grey, Some(&truth), Some(&probability), &[], 0.5, "");
         assert!(figure.width < 2200, "{}", figure.width);
-        assert!(
-            count(&figure, PREDICTED) > 900,
-            "{}",
-            count(&figure, PREDICTED)
-        );
+        assert!(count(&figure, PREDICTED) > 900, "{}", count(&figure, PREDICTED));
     }
 }

@@ -23,30 +23,14 @@ const SMOOTHING: f64 = 0.25;
 /// The result is sorted by descending score, then row, then column, and depends on nothing else.
 ///
 /// An empty image or a `diameter` that is not a positive number gives no picks.
-pub fn pick(
-    probability: &Image,
-    mask_threshold: f32,
-    diameter: f64,
-    min_score: f64,
-) -> Vec<Particle> {
+pub fn pick(probability: &Image, mask_threshold: f32, diameter: f64, min_score: f64) -> Vec<Particle> {
     let (width, height) = (probability.width, probability.height);
     let pixels = &probability.pixels;
-    if pixels.is_empty()
-        || pixels.len() != width * height
-        || !(diameter > 0.0 && diameter.is_finite())
-    {
+    if pixels.is_empty() || pixels.len() != width * height || !(diameter > 0.0 && diameter.is_finite()) {
         return Vec::new();
     }
-    let masked: Vec<f64> = pixels
-        .iter()
-        .map(|&p| {
-            if p >= mask_threshold {
-                f64::from(sane(p))
-            } else {
-                0.0
-            }
-        })
-        .collect();
+    let masked: Vec<f64> =
+        pixels.iter().map(|&p| if p >= mask_threshold { f64::from(sane(p)) } else { 0.0 }).collect();
     let smooth = blur(&masked, width, height, SMOOTHING * diameter);
     let mut maxima = local_maxima(&smooth, width, height);
     // Ties by position: the order must not depend on how the sort moves equal elements.
@@ -61,12 +45,7 @@ pub fn pick(
                 return None;
             }
             let score = mean_in_disc(probability, x, y, diameter / 2.0);
-            (score >= min_score).then_some(Particle {
-                x,
-                y,
-                diameter: Some(diameter),
-                score: Some(score),
-            })
+            (score >= min_score).then_some(Particle { x, y, diameter: Some(diameter), score: Some(score) })
         })
         .collect();
     picks.sort_by(|a, b| {
@@ -97,11 +76,7 @@ impl PickScore {
     /// The score of these counts; sum the counts of several micrographs for the score of all.
     pub fn from_counts(true_positive: usize, false_positive: usize, false_negative: usize) -> Self {
         let share = |part: usize, all: usize| {
-            if all == 0 {
-                1.0
-            } else {
-                part as f64 / all as f64
-            }
+            if all == 0 { 1.0 } else { part as f64 / all as f64 }
         };
         Self {
             true_positive,
@@ -109,10 +84,7 @@ impl PickScore {
             false_negative,
             precision: share(true_positive, true_positive + false_positive),
             recall: share(true_positive, true_positive + false_negative),
-            f1: share(
-                2 * true_positive,
-                2 * true_positive + false_positive + false_negative,
-            ),
+            f1: share(2 * true_positive, 2 * true_positive + false_positive + false_negative),
         }
     }
 }
@@ -123,18 +95,11 @@ pub fn match_particles(picked: &[Particle], truth: &[Particle], tolerance: f64) 
     let mut pairs = Vec::new();
     if tolerance >= 0.0 {
         // Sorted by row, only a band of the truth has to be looked at for each pick.
-        let mut by_row: Vec<_> = truth
-            .iter()
-            .enumerate()
-            .filter(|(_, t)| is_placed(t))
-            .collect();
+        let mut by_row: Vec<_> = truth.iter().enumerate().filter(|(_, t)| is_placed(t)).collect();
         by_row.sort_by(|a, b| a.1.y.total_cmp(&b.1.y));
         for (i, p) in picked.iter().enumerate().filter(|(_, p)| is_placed(p)) {
             let start = by_row.partition_point(|(_, t)| t.y < p.y - tolerance);
-            for &(j, t) in by_row[start..]
-                .iter()
-                .take_while(|(_, t)| t.y <= p.y + tolerance)
-            {
+            for &(j, t) in by_row[start..].iter().take_while(|(_, t)| t.y <= p.y + tolerance) {
                 let distance = (p.x - t.x).hypot(p.y - t.y);
                 if distance <= tolerance {
                     pairs.push((distance, i, j));
@@ -187,11 +152,7 @@ fn is_placed(particle: &Particle) -> bool {
 }
 
 fn sane(probability: f32) -> f32 {
-    if probability.is_nan() {
-        0.0
-    } else {
-        probability.clamp(0.0, 1.0)
-    }
+    if probability.is_nan() { 0.0 } else { probability.clamp(0.0, 1.0) }
 }
 
 /// Gaussian blur as three box blurs (Kovesi 2010, *Fast almost-Gaussian filtering*): the time does not grow with
@@ -246,14 +207,10 @@ fn box_blur_columns(image: &[f64], width: usize, height: usize, radius: usize) -
     }
     for y in 0..height {
         if let Some(entering) = y.checked_add(radius).filter(|&k| k < height) {
-            sums.iter_mut()
-                .zip(row(entering))
-                .for_each(|(s, v)| *s += v);
+            sums.iter_mut().zip(row(entering)).for_each(|(s, v)| *s += v);
         }
         if y > radius {
-            sums.iter_mut()
-                .zip(row(y - radius - 1))
-                .for_each(|(s, v)| *s -= v);
+            sums.iter_mut().zip(row(y - radius - 1)).for_each(|(s, v)| *s -= v);
         }
         let count = y.saturating_add(radius).min(height - 1) - y.saturating_sub(radius) + 1;
         blurred.extend(sums.iter().map(|s| s / count as f64));
@@ -296,11 +253,7 @@ fn refine(smooth: &[f64], width: usize, height: usize, index: usize) -> (f64, f6
     let (x, y) = (index % width, index / width);
     let offset = |before: f64, after: f64| {
         let bend = before - 2.0 * smooth[index] + after;
-        if bend < 0.0 {
-            (0.5 * (before - after) / bend).clamp(-0.5, 0.5)
-        } else {
-            0.0
-        }
+        if bend < 0.0 { (0.5 * (before - after) / bend).clamp(-0.5, 0.5) } else { 0.0 }
     };
     let mut centre = (x as f64, y as f64);
     if x > 0 && x + 1 < width {
@@ -339,10 +292,7 @@ struct Apart {
 
 impl Apart {
     fn new(distance: f64) -> Self {
-        Self {
-            distance,
-            buckets: HashMap::new(),
-        }
+        Self { distance, buckets: HashMap::new() }
     }
 
     /// Adds the point unless another is closer than the distance.
@@ -379,10 +329,7 @@ impl Component {
     /// Whether the box is about square and filled as a disc fills its box (π/4 = 0.79): two discs in contact are
     /// not round.
     fn is_round(&self) -> bool {
-        let (width, height) = (
-            (self.right - self.left + 1) as f64,
-            (self.bottom - self.top + 1) as f64,
-        );
+        let (width, height) = ((self.right - self.left + 1) as f64, (self.bottom - self.top + 1) as f64);
         let fill = self.area as f64 / (width * height);
         (0.75..=1.34).contains(&(width / height)) && (0.68..=0.92).contains(&fill)
     }
@@ -400,13 +347,7 @@ fn components(mask: &Labels) -> Vec<Component> {
         }
         open[start] = false;
         stack.push(start);
-        let mut component = Component {
-            area: 0,
-            left: width,
-            right: 0,
-            top: height,
-            bottom: 0,
-        };
+        let mut component = Component { area: 0, left: width, right: 0, top: height, bottom: 0 };
         while let Some(index) = stack.pop() {
             let (x, y) = (index % width, index / width);
             component.area += 1;
@@ -440,18 +381,14 @@ fn components(mask: &Labels) -> Vec<Component> {
 /// Twice the median depth of the foreground's local maxima of depth.
 fn ridge_diameter(mask: &Labels) -> f64 {
     let depth = depth(mask);
-    let mut ridges: Vec<f64> = local_maxima(&depth, mask.width, mask.height)
-        .into_iter()
-        .map(|i| depth[i])
-        .collect();
+    let mut ridges: Vec<f64> =
+        local_maxima(&depth, mask.width, mask.height).into_iter().map(|i| depth[i]).collect();
     ridges.sort_by(f64::total_cmp);
     // The shallow ones are necks between discs and ragged edges.
     let deepest = ridges.last().copied().unwrap_or(0.0);
     ridges.retain(|&r| r >= 0.6 * deepest);
     // A pixel at depth 1 is next to the background: the edge is half a pixel nearer.
-    2.0 * ridges
-        .get(ridges.len() / 2)
-        .map_or(0.5, |r| (r - 0.5).max(0.5))
+    2.0 * ridges.get(ridges.len() / 2).map_or(0.5, |r| (r - 0.5).max(0.5))
 }
 
 /// Distance in pixels from each foreground pixel to the nearest background pixel; the image's border is not
@@ -461,11 +398,7 @@ fn depth(mask: &Labels) -> Vec<f64> {
     let (width, height) = (mask.width, mask.height);
     // Where there is no background at all the mask is one particle as large as the image.
     let limit = width.min(height) as f64 / 2.0 + 0.5;
-    let mut depth: Vec<f64> = mask
-        .values
-        .iter()
-        .map(|&v| if v > 0 { limit } else { 0.0 })
-        .collect();
+    let mut depth: Vec<f64> = mask.values.iter().map(|&v| if v > 0 { limit } else { 0.0 }).collect();
     for y in 0..height {
         for x in 0..width {
             let index = y * width + x;
@@ -513,12 +446,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn at(x: f64, y: f64) -> Particle {
-        Particle {
-            x,
-            y,
-            diameter: None,
-            score: None,
-        }
+        Particle { x, y, diameter: None, score: None }
     }
 
     /// Discs of probability 1.
@@ -526,10 +454,7 @@ mod tests {
         let mut image = Image::filled(width, height, 0.0);
         for (i, pixel) in image.pixels.iter_mut().enumerate() {
             let (x, y) = ((i % width) as f64, (i / width) as f64);
-            if centres
-                .iter()
-                .any(|c| (c.0 - x).hypot(c.1 - y) <= diameter / 2.0)
-            {
+            if centres.iter().any(|c| (c.0 - x).hypot(c.1 - y) <= diameter / 2.0) {
                 *pixel = 1.0;
             }
         }
@@ -538,29 +463,15 @@ mod tests {
 
     fn labels(image: &Image) -> Labels {
         let values = image.pixels.iter().map(|&p| i32::from(p > 0.5)).collect();
-        Labels {
-            width: image.width,
-            height: image.height,
-            values,
-        }
+        Labels { width: image.width, height: image.height, values }
     }
 
     #[test]
     fn a_disc_is_picked_once_at_its_centre_with_a_score_of_one() {
         for diameter in [6.0, 15.0, 31.0] {
-            let picks = pick(
-                &discs(64, 50, diameter, &[(30.3, 24.7)]),
-                0.5,
-                diameter,
-                0.3,
-            );
+            let picks = pick(&discs(64, 50, diameter, &[(30.3, 24.7)]), 0.5, diameter, 0.3);
             assert_eq!(picks.len(), 1);
-            let Particle {
-                x,
-                y,
-                diameter: d,
-                score,
-            } = picks[0];
+            let Particle { x, y, diameter: d, score } = picks[0];
             assert!((x - 30.3).hypot(y - 24.7) < 0.5, "{x} {y}");
             assert_eq!(d, Some(diameter));
             assert!(score > Some(0.9), "{score:?}");
@@ -569,19 +480,10 @@ mod tests {
 
     #[test]
     fn touching_discs_are_told_apart_and_the_border_cuts_none_off() {
-        let centres = [
-            (20.0, 20.0),
-            (40.0, 20.0),
-            (30.0, 37.4),
-            (63.0, 63.0),
-            (0.0, 50.0),
-        ];
+        let centres = [(20.0, 20.0), (40.0, 20.0), (30.0, 37.4), (63.0, 63.0), (0.0, 50.0)];
         let picks = pick(&discs(64, 64, 20.0, &centres), 0.5, 20.0, 0.5);
         let truth: Vec<_> = centres.iter().map(|c| at(c.0, c.1)).collect();
-        assert_eq!(
-            match_particles(&picks, &truth, 3.0),
-            PickScore::from_counts(5, 0, 0)
-        );
+        assert_eq!(match_particles(&picks, &truth, 3.0), PickScore::from_counts(5, 0, 0));
     }
 
     #[test]
@@ -590,9 +492,7 @@ mod tests {
         for (i, p) in image.pixels.iter_mut().enumerate() {
             *p *= [0.6, 0.9, 0.3][(i % 90) / 30];
         }
-        let order = |picks: Vec<Particle>| -> Vec<i64> {
-            picks.iter().map(|p| p.x.round() as i64).collect()
-        };
+        let order = |picks: Vec<Particle>| -> Vec<i64> { picks.iter().map(|p| p.x.round() as i64).collect() };
         assert_eq!(order(pick(&image, 0.1, 14.0, 0.0)), [45, 15, 75]);
         assert_eq!(order(pick(&image, 0.1, 14.0, 0.5)), [45, 15]);
         assert_eq!(order(pick(&image, 0.5, 14.0, 0.0)), [45, 15]);
@@ -600,25 +500,9 @@ mod tests {
 
     #[test]
     fn degenerate_maps_give_no_picks_or_one_and_never_panic() {
-        let empty = Image {
-            width: 0,
-            height: 0,
-            pixels: vec![],
-        };
+        let empty = Image { width: 0, height: 0, pixels: vec![] };
         assert_eq!(pick(&empty, 0.5, 10.0, 0.0), []);
-        assert_eq!(
-            pick(
-                &Image {
-                    width: 3,
-                    height: 3,
-                    pixels: vec![1.0; 2]
-                },
-                0.5,
-                10.0,
-                0.0
-            ),
-            []
-        );
+        assert_eq!(pick(&Image { width: 3, height: 3, pixels: vec![1.0; 2] }, 0.5, 10.0, 0.0), []);
         assert_eq!(pick(&Image::filled(20, 20, f32::NAN), 0.5, 10.0, 0.0), []);
         assert_eq!(pick(&Image::filled(20, 20, 0.0), 0.0, 10.0, 0.0), []);
         assert_eq!(pick(&Image::filled(40, 30, 1.0), 0.5, 10.0, 0.0).len(), 1);
@@ -631,21 +515,12 @@ mod tests {
     #[test]
     fn matching_takes_the_nearest_pair_first_and_each_particle_once() {
         let truth = [at(0.0, 0.0), at(10.0, 0.0)];
-        assert_eq!(
-            match_particles(&[at(4.0, 0.0)], &truth, 6.0),
-            PickScore::from_counts(1, 0, 1)
-        );
+        assert_eq!(match_particles(&[at(4.0, 0.0)], &truth, 6.0), PickScore::from_counts(1, 0, 1));
         let doubled = [at(1.0, 0.0), at(0.5, 0.0)];
-        assert_eq!(
-            match_particles(&doubled, &truth, 5.0),
-            PickScore::from_counts(1, 1, 1)
-        );
+        assert_eq!(match_particles(&doubled, &truth, 5.0), PickScore::from_counts(1, 1, 1));
         // The pick at 4 is nearest to 0, yet 0 has a nearer pick; it is left with 10.
         let both = [at(4.0, 0.0), at(0.0, 0.0)];
-        assert_eq!(
-            match_particles(&both, &truth, 6.0),
-            PickScore::from_counts(2, 0, 0)
-        );
+        assert_eq!(match_particles(&both, &truth, 6.0), PickScore::from_counts(2, 0, 0));
         assert_eq!(match_particles(&truth, &truth, 0.0).f1, 1.0);
         assert_eq!(match_particles(&truth, &truth, f64::NAN).true_positive, 0);
     }
@@ -654,34 +529,20 @@ mod tests {
     fn a_score_without_picks_or_particles_is_defined() {
         assert_eq!(PickScore::from_counts(0, 0, 0).f1, 1.0);
         let missed = PickScore::from_counts(0, 0, 3);
-        assert_eq!(
-            (missed.precision, missed.recall, missed.f1),
-            (1.0, 0.0, 0.0)
-        );
+        assert_eq!((missed.precision, missed.recall, missed.f1), (1.0, 0.0, 0.0));
         let invented = PickScore::from_counts(0, 3, 0);
-        assert_eq!(
-            (invented.precision, invented.recall, invented.f1),
-            (0.0, 1.0, 0.0)
-        );
+        assert_eq!((invented.precision, invented.recall, invented.f1), (0.0, 1.0, 0.0));
     }
 
     fn check_diameter(image: &Image, expected: f64, tolerance: f64) {
         let found = estimate_diameter(&labels(image)).expect("there is foreground");
-        assert!(
-            (found - expected).abs() <= tolerance,
-            "{found}, expected {expected}"
-        );
+        assert!((found - expected).abs() <= tolerance, "{found}, expected {expected}");
     }
 
     #[test]
     fn the_diameter_of_discs_is_found_among_specks_and_pairs() {
         check_diameter(&discs(60, 60, 20.0, &[(30.0, 30.0)]), 20.0, 0.4);
-        let mut image = discs(
-            120,
-            60,
-            20.0,
-            &[(20.0, 30.0), (60.0, 30.0), (80.0, 30.0), (110.0, 15.0)],
-        );
+        let mut image = discs(120, 60, 20.0, &[(20.0, 30.0), (60.0, 30.0), (80.0, 30.0), (110.0, 15.0)]);
         for speck in [3, 50, 130, 245, 5_000] {
             image.pixels[speck] = 1.0;
         }
@@ -690,11 +551,7 @@ mod tests {
 
     #[test]
     fn the_diameter_is_found_where_all_discs_touch_each_other_or_the_border() {
-        check_diameter(
-            &discs(60, 60, 20.0, &[(20.0, 30.0), (40.0, 30.0)]),
-            20.0,
-            2.0,
-        );
+        check_diameter(&discs(60, 60, 20.0, &[(20.0, 30.0), (40.0, 30.0)]), 20.0, 2.0);
         check_diameter(&discs(40, 40, 20.0, &[(3.0, 20.0)]), 20.0, 3.0);
         check_diameter(&Image::filled(30, 20, 1.0), 20.0, 0.5);
         check_diameter(&Image::filled(1, 1, 1.0), 1.0, 0.5);
@@ -709,22 +566,11 @@ mod tests {
             let mut image = vec![0.0; 81 * 81];
             image[40 * 81 + 40] = 1.0;
             let blurred = blur(&image, 81, 81, sigma);
-            let variance: f64 = blurred
-                .iter()
-                .enumerate()
-                .map(|(i, v)| v * ((i % 81) as f64 - 40.0).powi(2))
-                .sum();
-            assert!(
-                (variance.sqrt() / sigma - 1.0).abs() < 0.1,
-                "{} for {sigma}",
-                variance.sqrt()
-            );
+            let variance: f64 =
+                blurred.iter().enumerate().map(|(i, v)| v * ((i % 81) as f64 - 40.0).powi(2)).sum();
+            assert!((variance.sqrt() / sigma - 1.0).abs() < 0.1, "{} for {sigma}", variance.sqrt());
         }
-        assert!(
-            blur(&[2.0; 35], 7, 5, 4.0)
-                .iter()
-                .all(|v| (v - 2.0).abs() < 1e-12)
-        );
+        assert!(blur(&[2.0; 35], 7, 5, 4.0).iter().all(|v| (v - 2.0).abs() < 1e-12));
     }
 
     fn any_probability() -> impl Strategy<Value = f32> {

@@ -46,12 +46,7 @@ pub fn grid(sizes: &[(usize, usize)], tile: usize) -> Vec<Tile> {
         }
         for row in 0..(height / tile).max(1) {
             for column in 0..(width / tile).max(1) {
-                tiles.push(Tile {
-                    entry,
-                    x: column * tile,
-                    y: row * tile,
-                    size: tile,
-                });
+                tiles.push(Tile { entry, x: column * tile, y: row * tile, size: tile });
             }
         }
     }
@@ -67,10 +62,7 @@ pub fn cut(pair: &Pair, tile: Tile) -> Patch {
     Patch {
         size: tile.size,
         image: reflected(&pair.image.pixels, width, height, tile.x, tile.y, tile.size),
-        labels: pair
-            .labels
-            .as_ref()
-            .map(|l| ignoring(l, width, height, tile.x, tile.y, tile.size)),
+        labels: pair.labels.as_ref().map(|l| ignoring(l, width, height, tile.x, tile.y, tile.size)),
     }
 }
 
@@ -86,10 +78,7 @@ pub fn random_crop(patch: &Patch, size: usize, rng: &mut impl Rng) -> Patch {
     Patch {
         size,
         image: reflected(&patch.image, side, side, x, y, size),
-        labels: patch
-            .labels
-            .as_ref()
-            .map(|l| ignoring(l, side, side, x, y, size)),
+        labels: patch.labels.as_ref().map(|l| ignoring(l, side, side, x, y, size)),
     }
 }
 
@@ -106,14 +95,7 @@ pub(crate) fn reflect(at: usize, n: usize) -> usize {
     if at < n { at } else { period - at }
 }
 
-fn reflected(
-    pixels: &[f32],
-    width: usize,
-    height: usize,
-    x: usize,
-    y: usize,
-    size: usize,
-) -> Vec<f32> {
+fn reflected(pixels: &[f32], width: usize, height: usize, x: usize, y: usize, size: usize) -> Vec<f32> {
     if width == 0 || height == 0 {
         return vec![0.0; size * size];
     }
@@ -127,14 +109,7 @@ fn reflected(
     out
 }
 
-fn ignoring(
-    labels: &[i8],
-    width: usize,
-    height: usize,
-    x: usize,
-    y: usize,
-    size: usize,
-) -> Vec<i8> {
+fn ignoring(labels: &[i8], width: usize, height: usize, x: usize, y: usize, size: usize) -> Vec<i8> {
     let mut out = vec![-1; size * size];
     let inside = width.saturating_sub(x).min(size);
     if inside > 0 {
@@ -325,23 +300,11 @@ impl BlendPlan {
     /// # Panics
     /// If there is no window `i`, it has been added before, or `values` has another length.
     pub fn accumulate(&mut self, i: usize, values: &[f32]) {
-        assert_eq!(
-            values.len(),
-            self.tile * self.tile,
-            "a window has tile * tile values"
-        );
-        assert!(
-            !std::mem::replace(&mut self.done[i], true),
-            "window {i} was accumulated before"
-        );
+        assert_eq!(values.len(), self.tile * self.tile, "a window has tile * tile values");
+        assert!(!std::mem::replace(&mut self.done[i], true), "window {i} was accumulated before");
         let column = &self.columns[i % self.columns.len()];
         let row = &self.rows[i / self.columns.len()];
-        for ((r, &row_weight), line) in row
-            .weights
-            .iter()
-            .enumerate()
-            .zip(values.chunks_exact(self.tile))
-        {
+        for ((r, &row_weight), line) in row.weights.iter().enumerate().zip(values.chunks_exact(self.tile)) {
             let out = &mut self.sum[(row.origin + r) * self.width + column.origin..];
             for ((out, &value), &weight) in out.iter_mut().zip(line).zip(&column.weights) {
                 *out += row_weight * weight * f64::from(value);
@@ -355,10 +318,7 @@ impl BlendPlan {
     /// If a window was never accumulated.
     pub fn finish(self) -> Image {
         if let Some(missing) = self.done.iter().position(|done| !done) {
-            panic!(
-                "window {missing} of {} was never accumulated",
-                self.done.len()
-            );
+            panic!("window {missing} of {} was never accumulated", self.done.len());
         }
         Image {
             width: self.width,
@@ -369,10 +329,7 @@ impl BlendPlan {
 
     fn axes(&self, i: usize) -> (&AxisWindow, &AxisWindow) {
         assert!(i < self.len(), "window {i} of {}", self.len());
-        (
-            &self.columns[i % self.columns.len()],
-            &self.rows[i / self.columns.len()],
-        )
+        (&self.columns[i % self.columns.len()], &self.rows[i / self.columns.len()])
     }
 }
 
@@ -386,9 +343,7 @@ fn axis(length: usize, tile: usize, stride: usize) -> Vec<AxisWindow> {
 
     let centre = (tile as f64 - 1.0) / 2.0;
     let sigma = tile as f64 / 8.0;
-    let raw: Vec<f64> = (0..tile)
-        .map(|i| (-0.5 * ((i as f64 - centre) / sigma).powi(2)).exp())
-        .collect();
+    let raw: Vec<f64> = (0..tile).map(|i| (-0.5 * ((i as f64 - centre) / sigma).powi(2)).exp()).collect();
     let mut total = vec![0.0f64; length];
     for &origin in &origins {
         for (sum, weight) in total[origin..].iter_mut().zip(&raw) {
@@ -398,11 +353,7 @@ fn axis(length: usize, tile: usize, stride: usize) -> Vec<AxisWindow> {
     origins
         .into_iter()
         .map(|origin| {
-            let weights = total[origin..]
-                .iter()
-                .zip(&raw)
-                .map(|(sum, weight)| weight / sum)
-                .collect();
+            let weights = total[origin..].iter().zip(&raw).map(|(sum, weight)| weight / sum).collect();
             AxisWindow { origin, weights }
         })
         .collect()
@@ -416,15 +367,7 @@ mod tests {
     fn numbered(width: usize, height: usize) -> Pair {
         let pixels = (0..width * height).map(|i| i as f32).collect();
         let labels = (0..width * height).map(|i| (i % 2) as i8).collect();
-        Pair {
-            name: "m".to_owned(),
-            image: Image {
-                width,
-                height,
-                pixels,
-            },
-            labels: Some(labels),
-        }
+        Pair { name: "m".to_owned(), image: Image { width, height, pixels }, labels: Some(labels) }
     }
 
     fn sorted(mut values: Vec<usize>) -> Vec<usize> {
@@ -436,24 +379,8 @@ mod tests {
     fn a_micrograph_of_1240_by_1200_has_sixteen_tiles_of_256() {
         let tiles = grid(&[(1240, 1200), (1240, 1200)], 256);
         assert_eq!(tiles.len(), 32);
-        assert_eq!(
-            tiles[5],
-            Tile {
-                entry: 0,
-                x: 256,
-                y: 256,
-                size: 256
-            }
-        );
-        assert_eq!(
-            tiles[16],
-            Tile {
-                entry: 1,
-                x: 0,
-                y: 0,
-                size: 256
-            }
-        );
+        assert_eq!(tiles[5], Tile { entry: 0, x: 256, y: 256, size: 256 });
+        assert_eq!(tiles[16], Tile { entry: 1, x: 0, y: 0, size: 256 });
     }
 
     #[test]
@@ -464,15 +391,7 @@ mod tests {
 
     #[test]
     fn what_lies_beyond_the_image_is_reflected_and_ignored() {
-        let patch = cut(
-            &numbered(3, 2),
-            Tile {
-                entry: 0,
-                x: 0,
-                y: 0,
-                size: 5,
-            },
-        );
+        let patch = cut(&numbered(3, 2), Tile { entry: 0, x: 0, y: 0, size: 5 });
         let row0 = [0.0, 1.0, 2.0, 1.0, 0.0];
         let row1 = [3.0, 4.0, 5.0, 4.0, 3.0];
         assert_eq!(patch.image, [row0, row1, row0, row1, row0].concat());
@@ -483,32 +402,18 @@ mod tests {
 
     #[test]
     fn a_single_pixel_and_an_empty_image_can_be_cut() {
-        let tile = Tile {
-            entry: 0,
-            x: 0,
-            y: 0,
-            size: 3,
-        };
+        let tile = Tile { entry: 0, x: 0, y: 0, size: 3 };
         assert_eq!(cut(&numbered(1, 1), tile).image, [0.0; 9]);
         assert_eq!(cut(&numbered(0, 0), tile).labels.unwrap(), [-1; 9]);
-        let outside = Tile {
-            entry: 0,
-            x: 40,
-            y: 40,
-            size: 3,
-        };
+        let outside = Tile { entry: 0, x: 40, y: 40, size: 3 };
         assert_eq!(cut(&numbered(4, 4), outside).labels.unwrap(), [-1; 9]);
     }
 
     #[test]
     fn at_least_one_sample_is_labelled_and_the_count_is_rounded_down() {
-        for (n, ratio, count) in [
-            (5170, 0.1, 517),
-            (192, 0.01, 1),
-            (10, 0.0, 1),
-            (0, 0.5, 0),
-            (100, 0.29, 29),
-        ] {
+        for (n, ratio, count) in
+            [(5170, 0.1, 517), (192, 0.01, 1), (10, 0.0, 1), (0, 0.5, 0), (100, 0.29, 29)]
+        {
             assert_eq!(labelled_subset(n, ratio, 7).len(), count, "{n} * {ratio}");
         }
         assert_eq!(labelled_subset(9, 7.5, 7).len(), 9);
@@ -543,10 +448,7 @@ mod tests {
         }
         // Six orders, 1000 each, standard deviation 29.
         assert_eq!(counts.len(), 6);
-        assert!(
-            counts.values().all(|&c| (850..1150).contains(&c)),
-            "{counts:?}"
-        );
+        assert!(counts.values().all(|&c| (850..1150).contains(&c)), "{counts:?}");
     }
 
     #[test]

@@ -15,9 +15,7 @@ fn image(number: usize) -> Image {
     Image {
         width: SIDE,
         height: SIDE,
-        pixels: (0..SIDE * SIDE)
-            .map(|i| (i * (number + 3) % 251) as f32)
-            .collect(),
+        pixels: (0..SIDE * SIDE).map(|i| (i * (number + 3) % 251) as f32).collect(),
     }
 }
 
@@ -36,9 +34,7 @@ fn write_mask(path: impl AsRef<Path>, values: &[u8]) {
 }
 
 fn half() -> Vec<u8> {
-    (0..SIDE * SIDE)
-        .map(|i| u8::from(i < SIDE * SIDE / 2))
-        .collect()
+    (0..SIDE * SIDE).map(|i| u8::from(i < SIDE * SIDE / 2)).collect()
 }
 
 /// `count` sound images with half-positive masks under `dir/<split>`; image numbers from `first`.
@@ -48,10 +44,7 @@ fn sound(dir: &TempDir, split: &str, first: usize, count: usize) -> FolderSpec {
         write_png(root.join(format!("images/m{number}.png")), &image(number));
         write_mask(root.join(format!("masks/m{number}.png")), &half());
     }
-    FolderSpec {
-        masks: Some("masks".into()),
-        ..FolderSpec::new(root, "images")
-    }
+    FolderSpec { masks: Some("masks".into()), ..FolderSpec::new(root, "images") }
 }
 
 fn open(spec: &FolderSpec) -> Dataset {
@@ -80,43 +73,20 @@ fn sound_data_has_numbers_and_no_problems() {
     let (train, val) = (sound(&dir, "train", 0, 3), sound(&dir, "val", 3, 2));
     let report = inspect(&[("train", &open(&train)), ("val", &open(&val))], 4);
     assert_eq!(report.problems, []);
-    assert_eq!(
-        (report.errors, report.warnings, report.splits.len()),
-        (0, 0, 2)
-    );
+    assert_eq!((report.errors, report.warnings, report.splits.len()), (0, 0, 2));
     let split = &report.splits[0];
-    assert_eq!(
-        (split.images, split.labelled, split.pixels, split.tiles),
-        (3, 3, 192, 12)
-    );
+    assert_eq!((split.images, split.labelled, split.pixels, split.tiles), (3, 3, 192, 12));
     assert_eq!((split.sizes.len(), split.sizes[0].images), (1, 3));
     let labels = split.labels.as_ref().unwrap();
-    assert_eq!(
-        (
-            labels.positive,
-            labels.negative,
-            labels.ignored,
-            labels.empty_masks
-        ),
-        (96, 96, 0, 0)
-    );
-    assert_eq!(
-        (labels.prevalence, labels.ignored_fraction),
-        (Some(0.5), 0.0)
-    );
+    assert_eq!((labels.positive, labels.negative, labels.ignored, labels.empty_masks), (96, 96, 0, 0));
+    assert_eq!((labels.prevalence, labels.ignored_fraction), (Some(0.5), 0.0));
 
-    let all: Vec<f64> = (0..3)
-        .flat_map(|n| image(n).pixels)
-        .map(f64::from)
-        .collect();
+    let all: Vec<f64> = (0..3).flat_map(|n| image(n).pixels).map(f64::from).collect();
     let mean = all.iter().sum::<f64>() / 192.0;
     let std = (all.iter().map(|p| (p - mean).powi(2)).sum::<f64>() / 192.0).sqrt();
     let intensity = split.intensity.as_ref().unwrap();
     assert!((intensity.mean - mean).abs() < 1e-9 && (intensity.std - std).abs() < 1e-9);
-    assert_eq!(
-        f64::from(intensity.max),
-        all.iter().copied().fold(0.0, f64::max)
-    );
+    assert_eq!(f64::from(intensity.max), all.iter().copied().fold(0.0, f64::max));
 }
 
 #[test]
@@ -144,32 +114,19 @@ fn every_planted_fault_is_found_in_one_run() {
     let report = inspect(&[("train", &open(&spec))], SIDE);
     only_problem(&report, Code::MissingMask, &["m0.png"]);
     only_problem(&report, Code::MaskWithoutImage, &["orphan.png"]);
-    let sizes = only_problem(
-        &report,
-        Code::SizeMismatch,
-        &["images/m1.png", "masks/m1.png"],
-    );
+    let sizes = only_problem(&report, Code::SizeMismatch, &["images/m1.png", "masks/m1.png"]);
     assert!(sizes.contains("8x8") && sizes.contains("8x5"), "{sizes}");
     let values = only_problem(&report, Code::LabelOutOfRange, &["masks/m2.png"]);
     assert!(values.contains("7 (64 pixels)"), "{values}");
     only_problem(&report, Code::EmptyMask, &["images/m3.png"]);
     only_problem(&report, Code::ConstantImage, &["images/m6.png"]);
     only_problem(&report, Code::NonFinitePixels, &["images/m7.tif"]);
-    only_problem(
-        &report,
-        Code::DuplicateWithinSplit,
-        &["images/m8.png", "images/m9.tif"],
-    );
+    only_problem(&report, Code::DuplicateWithinSplit, &["images/m8.png", "images/m9.tif"]);
     only_problem(&report, Code::AmbiguousFiles, &["m10.png", "m10.tif"]);
-    let unreadable: Vec<_> = report
-        .problems
-        .iter()
-        .filter(|p| p.code == Code::Unreadable)
-        .collect();
+    let unreadable: Vec<_> = report.problems.iter().filter(|p| p.code == Code::Unreadable).collect();
     assert_eq!(unreadable.len(), 2);
     assert!(
-        unreadable[0].files[0].ends_with("images/m4.png")
-            && unreadable[1].files[0].ends_with("masks/m5.png")
+        unreadable[0].files[0].ends_with("images/m4.png") && unreadable[1].files[0].ends_with("masks/m5.png")
     );
     assert_eq!((report.errors, report.warnings), (6, 5));
     assert!(report.problems.is_sorted_by_key(|p| p.severity));
@@ -185,11 +142,8 @@ fn an_image_in_two_splits_is_an_error_under_any_name() {
     let (train, val) = (sound(&dir, "train", 0, 3), sound(&dir, "val", 3, 2));
     write_png(dir.path().join("val/images/m4.png"), &image(1));
     let report = inspect(&[("train", &open(&train)), ("val", &open(&val))], SIDE);
-    let message = only_problem(
-        &report,
-        Code::DuplicateAcrossSplits,
-        &["train/images/m1.png", "val/images/m4.png"],
-    );
+    let message =
+        only_problem(&report, Code::DuplicateAcrossSplits, &["train/images/m1.png", "val/images/m4.png"]);
     assert!(message.contains("train") && message.contains("val"));
     assert_eq!(report.errors, 1);
 }
@@ -203,42 +157,24 @@ fn parts_of_one_folder_tell_its_faults_once() {
     write_mask(dir.path().join("all/masks/stray.png"), &half());
     let (train, val) = open(&spec).split_last(2).unwrap();
     let report = inspect(&[("train", &train), ("val", &val)], SIDE);
-    assert_eq!(
-        codes(&report),
-        [Code::MissingMask, Code::MissingMask, Code::MaskWithoutImage]
-    );
-    assert_eq!(
-        (
-            report.problems[0].files.len(),
-            report.problems[1].files.len()
-        ),
-        (1, 1)
-    );
+    assert_eq!(codes(&report), [Code::MissingMask, Code::MissingMask, Code::MaskWithoutImage]);
+    assert_eq!((report.problems[0].files.len(), report.problems[1].files.len()), (1, 1));
 
-    let allowed = open(&FolderSpec {
-        unlabelled_ok: true,
-        ..spec
-    });
+    let allowed = open(&FolderSpec { unlabelled_ok: true, ..spec });
     assert_eq!(inspect(&[("all", &allowed)], SIDE).errors, 0);
 }
 
 #[test]
 fn ignored_pixels_do_not_count_in_the_prevalence() {
     let dir = tempfile::tempdir().unwrap();
-    let spec = FolderSpec {
-        ignore_value: Some(99),
-        ..sound(&dir, "train", 0, 2)
-    };
+    let spec = FolderSpec { ignore_value: Some(99), ..sound(&dir, "train", 0, 2) };
     let mut values = half();
     values[..16].fill(99);
     write_mask(dir.path().join("train/masks/m0.png"), &values);
     write_mask(dir.path().join("train/masks/m1.png"), &[99; SIDE * SIDE]);
     let report = inspect(&[("train", &open(&spec))], 2 * SIDE);
     let labels = report.splits[0].labels.as_ref().unwrap();
-    assert_eq!(
-        (labels.positive, labels.negative, labels.ignored),
-        (16, 32, 80)
-    );
+    assert_eq!((labels.positive, labels.negative, labels.ignored), (16, 32, 80));
     assert_eq!(labels.prevalence, Some(1.0 / 3.0));
     assert_eq!(labels.ignored_fraction, 0.625);
     assert_eq!(labels.stored[0].value, 99);
@@ -253,35 +189,15 @@ fn batches_and_generated_data_are_examined_too() {
     let masks = Some(vec![Labels::filled(SIDE, SIDE, 1); 3]);
     formats::npz::write(&dir.path().join("a.npz"), &NpzBatch { images, masks }).unwrap();
     std::fs::write(dir.path().join("b.npz"), "broken").unwrap();
-    let spec = NpzSpec {
-        paths: vec![dir.path().to_owned()],
-        mask_threshold: None,
-        ignore_value: None,
-    };
+    let spec = NpzSpec { paths: vec![dir.path().to_owned()], mask_threshold: None, ignore_value: None };
     let batches = Dataset::open_unchecked(Source::Npz(spec), Options::default()).unwrap();
-    let config = MicrographConfig {
-        width: 64,
-        height: 64,
-        ..MicrographConfig::default()
-    };
-    let synth = Source::Synth(SynthSpec {
-        config,
-        seed: 1,
-        count: 2,
-        first_index: 0,
-    });
+    let config = MicrographConfig { width: 64, height: 64, ..MicrographConfig::default() };
+    let synth = Source::Synth(SynthSpec { config, seed: 1, count: 2, first_index: 0 });
     let synth = Dataset::open(synth, Options::default()).unwrap();
-    let report = inspect(
-        &[("batches", &batches), ("synth", &synth), ("again", &synth)],
-        SIDE,
-    );
+    let report = inspect(&[("batches", &batches), ("synth", &synth), ("again", &synth)], SIDE);
     only_problem(&report, Code::DuplicateWithinSplit, &["a#0", "a#2"]);
     only_problem(&report, Code::Unreadable, &["b.npz"]);
-    let across: Vec<_> = report
-        .problems
-        .iter()
-        .filter(|p| p.code == Code::DuplicateAcrossSplits)
-        .collect();
+    let across: Vec<_> = report.problems.iter().filter(|p| p.code == Code::DuplicateAcrossSplits).collect();
     assert_eq!(across.len(), 2);
     assert_eq!(across[0].files, ["synth-000000", "synth-000000"]);
     assert_eq!(report.splits[1].tiles, 128);
@@ -292,10 +208,7 @@ fn the_report_does_not_depend_on_the_number_of_threads() {
     let dir = tempfile::tempdir().unwrap();
     let spec = sound(&dir, "train", 0, 20);
     let with = |threads| {
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .build()
-            .unwrap();
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| inspect(&[("train", &open(&spec))], SIDE))
     };
     assert_eq!(with(1), with(4));
@@ -307,37 +220,14 @@ fn the_json_has_the_published_shape() {
     let spec = sound(&dir, "train", 0, 1);
     write_mask(dir.path().join("train/masks/m0.png"), &[0; SIDE * SIDE]);
     let json = serde_json::to_value(inspect(&[("train", &open(&spec))], SIDE)).unwrap();
-    let keys = |value: &serde_json::Value| {
-        value
-            .as_object()
-            .unwrap()
-            .keys()
-            .cloned()
-            .collect::<Vec<_>>()
-    };
-    assert_eq!(
-        keys(&json),
-        ["tile", "errors", "warnings", "splits", "problems"]
-    );
+    let keys = |value: &serde_json::Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert_eq!(keys(&json), ["tile", "errors", "warnings", "splits", "problems"]);
     let split = &json["splits"][0];
     assert_eq!(
         keys(split),
-        [
-            "name",
-            "images",
-            "labelled",
-            "pixels",
-            "tiles",
-            "sizes",
-            "intensity",
-            "non_finite",
-            "labels"
-        ]
+        ["name", "images", "labelled", "pixels", "tiles", "sizes", "intensity", "non_finite", "labels"]
     );
-    assert_eq!(
-        split["sizes"][0],
-        serde_json::json!({ "width": 8, "height": 8, "images": 1 })
-    );
+    assert_eq!(split["sizes"][0], serde_json::json!({ "width": 8, "height": 8, "images": 1 }));
     assert_eq!(
         split["labels"],
         serde_json::json!({
@@ -347,13 +237,7 @@ fn the_json_has_the_published_shape() {
     );
     let problem = &json["problems"][0];
     assert_eq!(keys(problem), ["severity", "code", "files", "message"]);
-    assert_eq!(
-        (&problem["severity"], &problem["code"]),
-        (&"warning".into(), &"empty-mask".into())
-    );
-    assert_eq!(
-        serde_json::to_value(Code::DuplicateAcrossSplits).unwrap(),
-        "duplicate-across-splits"
-    );
+    assert_eq!((&problem["severity"], &problem["code"]), (&"warning".into(), &"empty-mask".into()));
+    assert_eq!(serde_json::to_value(Code::DuplicateAcrossSplits).unwrap(), "duplicate-across-splits");
     assert_eq!(serde_json::to_value(Severity::Error).unwrap(), "error");
 }

@@ -14,9 +14,7 @@ const HEIGHT: usize = 4;
 fn write_image(path: impl AsRef<Path>, number: u16) {
     let path = path.as_ref();
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-    let values: Vec<u16> = (0..(WIDTH * HEIGHT) as u16)
-        .map(|i| 1000 * number + i)
-        .collect();
+    let values: Vec<u16> = (0..(WIDTH * HEIGHT) as u16).map(|i| 1000 * number + i).collect();
     formats::png::write_grey16(path, WIDTH, HEIGHT, &values).unwrap();
 }
 
@@ -38,16 +36,9 @@ fn folder(count: u16) -> (TempDir, FolderSpec) {
     let dir = tempfile::tempdir().unwrap();
     for number in 1..=count {
         write_image(dir.path().join(format!("images/m{number}.png")), number);
-        write_mask(
-            dir.path().join(format!("masks/m{number}.png")),
-            WIDTH,
-            &mask_with(255),
-        );
+        write_mask(dir.path().join(format!("masks/m{number}.png")), WIDTH, &mask_with(255));
     }
-    let spec = FolderSpec {
-        masks: Some("masks".into()),
-        ..FolderSpec::new(dir.path(), "images")
-    };
+    let spec = FolderSpec { masks: Some("masks".into()), ..FolderSpec::new(dir.path(), "images") };
     (dir, spec)
 }
 
@@ -59,10 +50,7 @@ fn open(spec: &FolderSpec) -> trimtab_data::Result<Dataset> {
 fn refused(spec: &FolderSpec, fragments: &[&str]) {
     let message = open(spec).expect_err("must be refused").to_string();
     for fragment in fragments {
-        assert!(
-            message.contains(fragment),
-            "{fragment:?} is not in: {message}"
-        );
+        assert!(message.contains(fragment), "{fragment:?} is not in: {message}");
     }
 }
 
@@ -73,11 +61,7 @@ fn names(dataset: &Dataset) -> Vec<&str> {
 #[test]
 fn images_pair_with_masks_by_stem_in_natural_order() {
     let (dir, spec) = folder(11);
-    std::fs::rename(
-        dir.path().join("masks/m2.png"),
-        dir.path().join("masks/m2_mask.png"),
-    )
-    .unwrap();
+    std::fs::rename(dir.path().join("masks/m2.png"), dir.path().join("masks/m2_mask.png")).unwrap();
     std::fs::write(dir.path().join("images/notes.txt"), "x").unwrap();
     std::fs::write(dir.path().join("images/.hidden.png"), "x").unwrap();
     let dataset = open(&spec).unwrap();
@@ -88,10 +72,7 @@ fn images_pair_with_masks_by_stem_in_natural_order() {
         let pair = dataset.load(i).unwrap();
         assert_eq!(pair.name, dataset.name(i));
         let labels = pair.labels.as_ref().unwrap();
-        assert_eq!(
-            (labels[0], labels.iter().map(|&l| i32::from(l)).sum::<i32>()),
-            (1, 1)
-        );
+        assert_eq!((labels[0], labels.iter().map(|&l| i32::from(l)).sum::<i32>()), (1, 1));
         assert!(dataset.is_labelled(i));
     }
 }
@@ -104,14 +85,8 @@ fn a_second_load_comes_from_the_cache() {
     std::fs::remove_file(dir.path().join("images/m1.png")).unwrap();
     assert!(std::sync::Arc::ptr_eq(&first, &dataset.load(0).unwrap()));
 
-    let uncached = Dataset::open(
-        Source::Folder(spec),
-        Options {
-            cache_bytes: 0,
-            ..Options::default()
-        },
-    )
-    .unwrap();
+    let uncached =
+        Dataset::open(Source::Folder(spec), Options { cache_bytes: 0, ..Options::default() }).unwrap();
     assert_eq!(names(&uncached), ["m2"]);
     uncached.load(0).unwrap();
     std::fs::remove_file(dir.path().join("images/m2.png")).unwrap();
@@ -123,10 +98,7 @@ fn masks_may_lie_beside_the_images() {
     let dir = tempfile::tempdir().unwrap();
     write_image(dir.path().join("a.png"), 1);
     write_mask(dir.path().join("a_mask.png"), WIDTH, &mask_with(1));
-    let spec = FolderSpec {
-        masks: Some(".".into()),
-        ..FolderSpec::new(dir.path(), "")
-    };
+    let spec = FolderSpec { masks: Some(".".into()), ..FolderSpec::new(dir.path(), "") };
     let dataset = open(&spec).unwrap();
     assert_eq!(names(&dataset), ["a"]);
     assert_eq!(dataset.load(0).unwrap().labels.as_ref().unwrap()[0], 1);
@@ -135,25 +107,13 @@ fn masks_may_lie_beside_the_images() {
 #[test]
 fn a_missing_or_empty_folder_is_named_with_what_was_looked_for() {
     let dir = tempfile::tempdir().unwrap();
-    refused(
-        &FolderSpec::new(dir.path(), "images"),
-        &["images", "does not exist", "folder of the images"],
-    );
+    refused(&FolderSpec::new(dir.path(), "images"), &["images", "does not exist", "folder of the images"]);
     std::fs::create_dir(dir.path().join("images")).unwrap();
-    refused(
-        &FolderSpec::new(dir.path(), "images"),
-        &["no images here", "png", "mrc", "empty"],
-    );
+    refused(&FolderSpec::new(dir.path(), "images"), &["no images here", "png", "mrc", "empty"]);
     std::fs::write(dir.path().join("images/a.docx"), "x").unwrap();
-    refused(
-        &FolderSpec::new(dir.path(), "images"),
-        &["no images here", "a.docx"],
-    );
+    refused(&FolderSpec::new(dir.path(), "images"), &["no images here", "a.docx"]);
     write_image(dir.path().join("images/a.png"), 1);
-    let masks = FolderSpec {
-        masks: Some("masks".into()),
-        ..FolderSpec::new(dir.path(), "images")
-    };
+    let masks = FolderSpec { masks: Some("masks".into()), ..FolderSpec::new(dir.path(), "images") };
     refused(&masks, &["masks", "does not exist", "folder of the masks"]);
 }
 
@@ -163,16 +123,7 @@ fn images_without_masks_are_counted_and_named_unless_allowed() {
     for number in [1, 2, 3, 4, 5, 6, 8] {
         std::fs::remove_file(dir.path().join(format!("masks/m{number}.png"))).unwrap();
     }
-    refused(
-        &spec,
-        &[
-            "masks",
-            "no mask for 7 of 9 images",
-            "m1.png",
-            "m5.png",
-            "and 2 more",
-        ],
-    );
+    refused(&spec, &["masks", "no mask for 7 of 9 images", "m1.png", "m5.png", "and 2 more"]);
     spec.unlabelled_ok = true;
     let dataset = open(&spec).unwrap();
     assert!(!dataset.is_labelled(0) && dataset.is_labelled(6));
@@ -205,38 +156,14 @@ fn values_that_are_no_labels_are_named_with_the_file() {
     let dataset = open(&spec).unwrap();
     assert!(dataset.load(0).is_ok());
     let message = dataset.load(1).unwrap_err().to_string();
-    for part in [
-        "m2.png",
-        "77 (1 pixels)",
-        "0 (23 pixels)",
-        "{-1, 0, 1}",
-        "data.mask_threshold",
-    ] {
+    for part in ["m2.png", "77 (1 pixels)", "0 (23 pixels)", "{-1, 0, 1}", "data.mask_threshold"] {
         assert!(message.contains(part), "{part} is not in: {message}");
     }
     spec.mask_threshold = Some(76);
-    assert_eq!(
-        open(&spec)
-            .unwrap()
-            .load(1)
-            .unwrap()
-            .labels
-            .as_ref()
-            .unwrap()[0],
-        1
-    );
+    assert_eq!(open(&spec).unwrap().load(1).unwrap().labels.as_ref().unwrap()[0], 1);
     spec.mask_threshold = None;
     spec.ignore_value = Some(77);
-    assert_eq!(
-        open(&spec)
-            .unwrap()
-            .load(1)
-            .unwrap()
-            .labels
-            .as_ref()
-            .unwrap()[0],
-        -1
-    );
+    assert_eq!(open(&spec).unwrap().load(1).unwrap().labels.as_ref().unwrap()[0], -1);
 }
 
 #[test]
@@ -246,41 +173,18 @@ fn negative_labels_are_read_from_signed_files() {
     let mut labels = Labels::filled(WIDTH, HEIGHT, 0);
     labels.values[..2].copy_from_slice(&[-1, 1]);
     formats::npy::write_labels(&dir.path().join("masks/m1.npy"), &labels).unwrap();
-    assert_eq!(
-        open(&spec)
-            .unwrap()
-            .load(0)
-            .unwrap()
-            .labels
-            .as_ref()
-            .unwrap()[..3],
-        [-1, 1, 0]
-    );
+    assert_eq!(open(&spec).unwrap().load(0).unwrap().labels.as_ref().unwrap()[..3], [-1, 1, 0]);
 }
 
 #[test]
 fn coordinates_become_discs() {
     let (dir, masks) = folder(2);
-    let mut spec = FolderSpec {
-        masks: None,
-        coordinates: Some("coords".into()),
-        ..masks
-    };
+    let mut spec = FolderSpec { masks: None, coordinates: Some("coords".into()), ..masks };
     std::fs::create_dir(dir.path().join("coords")).unwrap();
     std::fs::write(dir.path().join("coords/m1.box"), "1\t0\t3\t3\n").unwrap();
-    std::fs::write(
-        dir.path().join("coords/m2.csv"),
-        "X-Coordinate,Y-Coordinate\n3,1\n",
-    )
-    .unwrap();
+    std::fs::write(dir.path().join("coords/m2.csv"), "X-Coordinate,Y-Coordinate\n3,1\n").unwrap();
     let dataset = open(&spec).unwrap();
-    assert!(
-        dataset
-            .load(1)
-            .unwrap_err()
-            .to_string()
-            .contains("data.particle_diameter")
-    );
+    assert!(dataset.load(1).unwrap_err().to_string().contains("data.particle_diameter"));
     assert!(dataset.load(1).unwrap_err().to_string().contains("m2.csv"));
     spec.particle_diameter = Some(2.0);
     let dataset = open(&spec).unwrap();
@@ -288,10 +192,7 @@ fn coordinates_become_discs() {
     assert_eq!(labels.iter().filter(|&&l| l == 1).count(), 5);
     assert_eq!(labels[WIDTH + 3], 1);
     let particles = dataset.particles(1).unwrap().unwrap();
-    assert_eq!(
-        (particles.len(), particles[0].x, particles[0].y),
-        (1, 3.0, 1.0)
-    );
+    assert_eq!((particles.len(), particles[0].x, particles[0].y), (1, 3.0, 1.0));
     spec.particle_diameter = Some(-1.0);
     refused(&spec, &["data.particle_diameter", "positive"]);
 }
@@ -310,45 +211,18 @@ fn one_coordinates_file_may_name_several_micrographs() {
     refused(&spec, &["no coordinates for 1 of 3 images", "m3.png"]);
     spec.unlabelled_ok = true;
     let dataset = open(&spec).unwrap();
-    let positives = |i: usize| {
-        dataset
-            .load(i)
-            .unwrap()
-            .labels
-            .as_ref()
-            .map(|l| l.iter().filter(|&&l| l == 1).count())
-    };
-    assert_eq!(
-        [positives(0), positives(1), positives(2)],
-        [Some(2), Some(1), None]
-    );
+    let positives =
+        |i: usize| dataset.load(i).unwrap().labels.as_ref().map(|l| l.iter().filter(|&&l| l == 1).count());
+    assert_eq!([positives(0), positives(1), positives(2)], [Some(2), Some(1), None]);
     assert!(dataset.particles(2).unwrap().is_none());
 
     // The same file in a folder, and coordinates beside masks: the masks are the labels.
     std::fs::create_dir(dir.path().join("coords")).unwrap();
-    std::fs::rename(
-        dir.path().join("particles.txt"),
-        dir.path().join("coords/all.txt"),
-    )
-    .unwrap();
-    let both = FolderSpec {
-        coordinates: Some("coords".into()),
-        ..masks
-    };
+    std::fs::rename(dir.path().join("particles.txt"), dir.path().join("coords/all.txt")).unwrap();
+    let both = FolderSpec { coordinates: Some("coords".into()), ..masks };
     let dataset = open(&both).unwrap();
     assert_eq!(dataset.particles(0).unwrap().unwrap().len(), 2);
-    assert_eq!(
-        dataset
-            .load(2)
-            .unwrap()
-            .labels
-            .as_ref()
-            .unwrap()
-            .iter()
-            .filter(|&&l| l == 1)
-            .count(),
-        1
-    );
+    assert_eq!(dataset.load(2).unwrap().labels.as_ref().unwrap().iter().filter(|&&l| l == 1).count(), 1);
 
     std::fs::write(dir.path().join("coords/all.txt"), "hello\n").unwrap();
     spec.coordinates = Some("coords".into());
@@ -361,38 +235,18 @@ fn splits_are_disjoint_complete_and_share_the_cache() {
     let (_dir, spec) = folder(5);
     let dataset = open(&spec).unwrap();
     let (train, val) = dataset.split_last(2).unwrap();
-    assert_eq!(
-        (names(&train), names(&val)),
-        (vec!["m1", "m2", "m3"], vec!["m4", "m5"])
-    );
-    assert!(std::sync::Arc::ptr_eq(
-        &val.load(0).unwrap(),
-        &dataset.load(3).unwrap()
-    ));
+    assert_eq!((names(&train), names(&val)), (vec!["m1", "m2", "m3"], vec!["m4", "m5"]));
+    assert!(std::sync::Arc::ptr_eq(&val.load(0).unwrap(), &dataset.load(3).unwrap()));
     let (train, val) = dataset.split_named(&["m2", "*[45]", "m5"][..1]).unwrap();
     assert_eq!((train.len(), names(&val)), (4, vec!["m2"]));
-    let (train, val) = train
-        .split_named(&["m?"[..].replace('?', "5"), "m4".to_owned()])
-        .unwrap();
-    assert_eq!(
-        (names(&train), names(&val)),
-        (vec!["m1", "m3"], vec!["m4", "m5"])
-    );
+    let (train, val) = train.split_named(&["m?"[..].replace('?', "5"), "m4".to_owned()]).unwrap();
+    assert_eq!((names(&train), names(&val)), (vec!["m1", "m3"], vec!["m4", "m5"]));
 
     for wrong in [0, 5, 6] {
-        assert!(
-            dataset
-                .split_last(wrong)
-                .unwrap_err()
-                .to_string()
-                .contains("accepted: 1 to 4")
-        );
+        assert!(dataset.split_last(wrong).unwrap_err().to_string().contains("accepted: 1 to 4"));
     }
     let message = dataset.split_named(&["val_*"]).unwrap_err().to_string();
-    assert!(
-        message.contains("val_*") && message.contains("m1"),
-        "{message}"
-    );
+    assert!(message.contains("val_*") && message.contains("m1"), "{message}");
     assert!(dataset.split_named(&["*"]).is_err());
 }
 
@@ -405,37 +259,16 @@ fn the_fingerprint_follows_the_data_and_not_the_place() {
     assert_eq!(first, print(&spec));
     let (_elsewhere, same) = folder(3);
     assert_eq!(first, print(&same));
-    assert_ne!(
-        first,
-        print(&FolderSpec {
-            ignore_value: Some(9),
-            ..spec.clone()
-        })
-    );
-    assert_ne!(
-        first,
-        open(&spec)
-            .unwrap()
-            .split_last(1)
-            .unwrap()
-            .0
-            .fingerprint()
-            .unwrap()
-    );
+    assert_ne!(first, print(&FolderSpec { ignore_value: Some(9), ..spec.clone() }));
+    assert_ne!(first, open(&spec).unwrap().split_last(1).unwrap().0.fingerprint().unwrap());
     write_mask(dir.path().join("masks/m2.png"), WIDTH, &mask_with(0));
     assert_ne!(first, print(&spec));
 }
 
 fn batch(from: u16, count: u16, masks: bool) -> NpzBatch {
     let image = |n: u16| {
-        let pixels = (0..WIDTH * HEIGHT)
-            .map(|i| f32::from(n) * 1000.0 + i as f32)
-            .collect();
-        Image {
-            width: WIDTH,
-            height: HEIGHT,
-            pixels,
-        }
+        let pixels = (0..WIDTH * HEIGHT).map(|i| f32::from(n) * 1000.0 + i as f32).collect();
+        Image { width: WIDTH, height: HEIGHT, pixels }
     };
     let mut mask = Labels::filled(WIDTH, HEIGHT, 0);
     mask.values[..2].copy_from_slice(&[-1, 1]);
@@ -450,64 +283,36 @@ fn every_image_of_every_batch_is_an_entry() {
     let dir = tempfile::tempdir().unwrap();
     formats::npz::write(&dir.path().join("b2.npz"), &batch(1, 2, true)).unwrap();
     formats::npz::write(&dir.path().join("b10.npz"), &batch(3, 3, false)).unwrap();
-    let spec = NpzSpec {
-        paths: vec![dir.path().to_owned()],
-        mask_threshold: None,
-        ignore_value: None,
-    };
+    let spec = NpzSpec { paths: vec![dir.path().to_owned()], mask_threshold: None, ignore_value: None };
     let dataset = Dataset::open(Source::Npz(spec.clone()), Options::default()).unwrap();
     assert_eq!(names(&dataset), ["b2#0", "b2#1", "b10#0", "b10#1", "b10#2"]);
     assert_eq!(dataset.size(4).unwrap(), (WIDTH, HEIGHT));
-    assert_eq!(
-        dataset.load(1).unwrap().labels.as_ref().unwrap()[..3],
-        [-1, 1, 0]
-    );
+    assert_eq!(dataset.load(1).unwrap().labels.as_ref().unwrap()[..3], [-1, 1, 0]);
     assert!(dataset.load(4).unwrap().labels.is_none());
-    assert_eq!(
-        (dataset.is_labelled(0), dataset.is_labelled(4)),
-        (true, false)
-    );
+    assert_eq!((dataset.is_labelled(0), dataset.is_labelled(4)), (true, false));
     assert_eq!(dataset.fingerprint().unwrap().len(), 64);
 
     std::fs::write(dir.path().join("b3.npz"), "PK not really").unwrap();
-    let message = Dataset::open(Source::Npz(spec), Options::default())
-        .unwrap_err()
-        .to_string();
+    let message = Dataset::open(Source::Npz(spec), Options::default()).unwrap_err().to_string();
     assert!(message.contains("b3.npz"), "{message}");
 }
 
 #[test]
 fn missing_batches_are_named() {
     let dir = tempfile::tempdir().unwrap();
-    for (path, part) in [
-        (dir.path().join("gone.npz"), "does not exist"),
-        (dir.path().to_owned(), "no files ending in npz"),
-    ] {
-        let spec = NpzSpec {
-            paths: vec![path],
-            mask_threshold: None,
-            ignore_value: None,
-        };
-        let message = Dataset::open(Source::Npz(spec), Options::default())
-            .unwrap_err()
-            .to_string();
+    for (path, part) in
+        [(dir.path().join("gone.npz"), "does not exist"), (dir.path().to_owned(), "no files ending in npz")]
+    {
+        let spec = NpzSpec { paths: vec![path], mask_threshold: None, ignore_value: None };
+        let message = Dataset::open(Source::Npz(spec), Options::default()).unwrap_err().to_string();
         assert!(message.contains(part), "{message}");
     }
 }
 
 #[test]
 fn generated_micrographs_are_a_dataset() {
-    let config = MicrographConfig {
-        width: 96,
-        height: 64,
-        ..MicrographConfig::default()
-    };
-    let spec = SynthSpec {
-        config,
-        seed: 3,
-        count: 4,
-        first_index: 10,
-    };
+    let config = MicrographConfig { width: 96, height: 64, ..MicrographConfig::default() };
+    let spec = SynthSpec { config, seed: 3, count: 4, first_index: 10 };
     let dataset = Dataset::open(Source::Synth(spec.clone()), Options::default()).unwrap();
     assert_eq!(names(&dataset)[..2], ["synth-000010", "synth-000011"]);
     assert_eq!(dataset.sizes().unwrap(), [(96, 64); 4]);
@@ -516,34 +321,13 @@ fn generated_micrographs_are_a_dataset() {
     assert!(pair.labels.as_ref().unwrap().contains(&1));
     assert!(!dataset.particles(2).unwrap().unwrap().is_empty());
     let print = |spec: &SynthSpec| {
-        Dataset::open(Source::Synth(spec.clone()), Options::default())
-            .unwrap()
-            .fingerprint()
-            .unwrap()
+        Dataset::open(Source::Synth(spec.clone()), Options::default()).unwrap().fingerprint().unwrap()
     };
     assert_eq!(print(&spec), print(&spec));
-    assert_ne!(
-        print(&spec),
-        print(&SynthSpec {
-            seed: 4,
-            ..spec.clone()
-        })
-    );
-    assert_ne!(
-        print(&spec),
-        print(&SynthSpec {
-            first_index: 11,
-            ..spec.clone()
-        })
-    );
+    assert_ne!(print(&spec), print(&SynthSpec { seed: 4, ..spec.clone() }));
+    assert_ne!(print(&spec), print(&SynthSpec { first_index: 11, ..spec.clone() }));
     // Another range has the same micrograph at the same index.
-    let shifted = Dataset::open(
-        Source::Synth(SynthSpec {
-            first_index: 12,
-            ..spec
-        }),
-        Options::default(),
-    )
-    .unwrap();
+    let shifted =
+        Dataset::open(Source::Synth(SynthSpec { first_index: 12, ..spec }), Options::default()).unwrap();
     assert_eq!(*shifted.load(0).unwrap(), *pair);
 }

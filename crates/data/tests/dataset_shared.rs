@@ -16,10 +16,7 @@ fn apoferritin() -> Option<PathBuf> {
     if root.is_dir() {
         return Some(root);
     }
-    eprintln!(
-        "skipped: {} does not exist (set TRIMTAB_SHARED)",
-        root.display()
-    );
+    eprintln!("skipped: {} does not exist (set TRIMTAB_SHARED)", root.display());
     None
 }
 
@@ -28,10 +25,7 @@ fn open(spec: FolderSpec) -> Dataset {
 }
 
 fn masks(root: &PathBuf) -> FolderSpec {
-    FolderSpec {
-        masks: Some("masks_derived".into()),
-        ..FolderSpec::new(root, "micrographs")
-    }
+    FolderSpec { masks: Some("masks_derived".into()), ..FolderSpec::new(root, "micrographs") }
 }
 
 #[test]
@@ -49,10 +43,7 @@ fn twelve_micrographs_pair_with_their_masks() {
     let mean = pair.image.pixels.iter().map(|&p| f64::from(p)).sum::<f64>() / 1_488_000.0;
     assert!(mean.abs() < 1e-4, "{mean}");
     let patch = tiles::cut(&pair, grid[5]);
-    assert_eq!(
-        patch.image[300],
-        pair.image.pixels[(256 + 1) * 1240 + 256 + 44]
-    );
+    assert_eq!(patch.image[300], pair.image.pixels[(256 + 1) * 1240 + 256 + 44]);
     assert!(patch.labels.unwrap().iter().all(|l| (0..=1).contains(l)));
 }
 
@@ -66,11 +57,7 @@ fn the_audit_finds_sound_data_and_a_third_of_the_pixels_positive() {
     assert_eq!((report.splits[0].tiles, report.splits[1].tiles), (144, 48));
     for split in &report.splits {
         let prevalence = split.labels.as_ref().unwrap().prevalence.unwrap();
-        assert!(
-            (0.30..=0.39).contains(&prevalence),
-            "{}: {prevalence}",
-            split.name
-        );
+        assert!((0.30..=0.39).contains(&prevalence), "{}: {prevalence}", split.name);
     }
 }
 
@@ -90,23 +77,14 @@ fn coordinates_of_the_same_micrographs_render_to_similar_masks() {
         assert!((100..200).contains(&particles.len()), "{}", particles.len());
         let (a, b) = (drawn.load(i).unwrap(), rendered.load(i).unwrap());
         assert_eq!(a.image, b.image);
-        let both = a
-            .labels
-            .as_ref()
-            .unwrap()
-            .iter()
-            .zip(b.labels.as_ref().unwrap());
+        let both = a.labels.as_ref().unwrap().iter().zip(b.labels.as_ref().unwrap());
         let (mut shared, mut either) = (0, 0);
         for (&x, &y) in both {
             shared += usize::from(x == 1 && y == 1);
             either += usize::from(x == 1 || y == 1);
         }
         let overlap = shared as f64 / either as f64;
-        assert!(
-            overlap > 0.8,
-            "{}: intersection over union {overlap}",
-            rendered.name(i)
-        );
+        assert!(overlap > 0.8, "{}: intersection over union {overlap}", rendered.name(i));
     }
 }
 
@@ -114,8 +92,5 @@ fn coordinates_of_the_same_micrographs_render_to_similar_masks() {
 fn the_fingerprint_is_the_same_twice() {
     let Some(root) = apoferritin() else { return };
     let dataset = open(masks(&root));
-    assert_eq!(
-        dataset.fingerprint().unwrap(),
-        dataset.fingerprint().unwrap()
-    );
+    assert_eq!(dataset.fingerprint().unwrap(), dataset.fingerprint().unwrap());
 }

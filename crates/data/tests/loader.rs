@@ -44,10 +44,7 @@ fn never_more_than_ahead_items_are_made_and_not_taken() {
         });
         for taken in 0..40 {
             std::thread::sleep(Duration::from_millis(1));
-            assert!(
-                begun.load(Ordering::SeqCst) <= taken + ahead as u64,
-                "{threads} threads, {ahead} ahead"
-            );
+            assert!(begun.load(Ordering::SeqCst) <= taken + ahead as u64, "{threads} threads, {ahead} ahead");
             assert_eq!(loader.next().unwrap().unwrap(), taken);
         }
     }
@@ -63,10 +60,7 @@ fn threads_work_ahead_of_the_consumer() {
     });
     let start = Instant::now();
     while begun.load(Ordering::SeqCst) < 6 {
-        assert!(
-            start.elapsed() < Duration::from_secs(10),
-            "nothing is made ahead"
-        );
+        assert!(start.elapsed() < Duration::from_secs(10), "nothing is made ahead");
         std::thread::yield_now();
     }
 }
@@ -74,9 +68,7 @@ fn threads_work_ahead_of_the_consumer() {
 #[test]
 fn without_threads_an_item_is_made_when_asked_for_in_the_consumers_thread() {
     let here = std::thread::current().id();
-    let mut loader = Loader::new(0, 3, 0, 8, move |i| {
-        Ok((i, std::thread::current().id() == here))
-    });
+    let mut loader = Loader::new(0, 3, 0, 8, move |i| Ok((i, std::thread::current().id() == here)));
     assert_eq!(loader.position(), 0);
     assert_eq!(loader.next().unwrap().unwrap(), (0, true));
     assert_eq!(loader.position(), 1);
@@ -87,44 +79,23 @@ fn the_first_error_comes_in_its_place_and_ends_the_iteration() {
     for threads in [0, 1, 4] {
         let made: Vec<Result<u64>> = Loader::new(0, 1000, threads, 8, |i| {
             uneven(i)?;
-            if i == 11 || i == 13 {
-                Err(DataError::content("m.png", format!("broken {i}")))
-            } else {
-                Ok(i)
-            }
+            if i == 11 || i == 13 { Err(DataError::content("m.png", format!("broken {i}"))) } else { Ok(i) }
         })
         .collect();
         assert_eq!(made.len(), 12, "{threads} threads");
-        assert!(
-            made[..11]
-                .iter()
-                .enumerate()
-                .all(|(i, item)| *item.as_ref().unwrap() == i as u64)
-        );
-        assert_eq!(
-            made[11].as_ref().unwrap_err().to_string(),
-            "m.png: broken 11"
-        );
+        assert!(made[..11].iter().enumerate().all(|(i, item)| *item.as_ref().unwrap() == i as u64));
+        assert_eq!(made[11].as_ref().unwrap_err().to_string(), "m.png: broken 11");
     }
 }
 
 #[test]
 fn a_panic_becomes_an_error_in_its_place() {
     for threads in [0, 3] {
-        let made: Vec<Result<u64>> = Loader::new(0, 50, threads, 4, |i| {
-            if i == 7 {
-                panic!("bad tile {i}")
-            } else {
-                Ok(i)
-            }
-        })
-        .collect();
+        let made: Vec<Result<u64>> =
+            Loader::new(0, 50, threads, 4, |i| if i == 7 { panic!("bad tile {i}") } else { Ok(i) }).collect();
         assert_eq!(made.len(), 8);
         let message = made[7].as_ref().unwrap_err().to_string();
-        assert!(
-            message.contains("item 7") && message.contains("bad tile 7"),
-            "{message}"
-        );
+        assert!(message.contains("item 7") && message.contains("bad tile 7"), "{message}");
     }
 }
 
@@ -159,9 +130,6 @@ fn waiting_is_counted() {
         assert_eq!(loader.wait_seconds(), 0.0);
         while loader.next().is_some() {}
         let waited = loader.wait_seconds();
-        assert!(
-            (0.04..10.0).contains(&waited),
-            "{threads} threads waited {waited}"
-        );
+        assert!((0.04..10.0).contains(&waited), "{threads} threads waited {waited}");
     }
 }

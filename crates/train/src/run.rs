@@ -251,7 +251,9 @@ impl<R: Recipe> Run<'_, R> {
         for (name, value) in record.values.iter().filter(|(name, _)| name.starts_with("val/")) {
             let history = state.metrics.entry(name.clone()).or_default();
             let lower_is_better = name.starts_with(names::VAL_LOSS.name);
+            // What has no floor (a mean probability, say) is neither good nor bad: it has a newest value only.
             let better = match history.best_step {
+                _ if !lower_is_better && !floors.contains_key(name) => false,
                 None => value.is_finite(),
                 Some(_) if lower_is_better => *value < history.best,
                 Some(_) => *value > history.best,

@@ -73,19 +73,19 @@ struct Entry {
 
 /// What a key is: for the resolved file, the template and the schema.
 #[derive(Debug, Clone)]
-pub struct KeySpec {
+struct KeySpec {
     /// Dotted key.
-    pub key: String,
+    key: String,
     /// One sentence: meaning, unit, what special values do.
-    pub doc: &'static str,
+    doc: &'static str,
     /// What is accepted, in words.
-    pub accepted: String,
+    accepted: String,
     /// Type and limits for the JSON schema.
     schema: serde_json::Value,
     /// Value in force.
     value: Value,
     /// Where it comes from.
-    pub source: Source,
+    source: Source,
 }
 
 /// Reads keys one by one and remembers which were asked for.
@@ -374,6 +374,19 @@ fn describe(value: &Value) -> String {
     format!("{text} ({})", value.type_name())
 }
 
+/// A key for a table.
+#[derive(Debug, Clone)]
+pub struct Row<'a> {
+    /// Dotted key.
+    pub key: &'a str,
+    /// Value in force, as TOML.
+    pub value: String,
+    /// What is accepted, in words.
+    pub accepted: &'a str,
+    /// Meaning.
+    pub doc: &'static str,
+}
+
 /// The keys in force, with their values and where those come from.
 #[derive(Debug, Clone)]
 pub struct Resolved {
@@ -419,6 +432,16 @@ impl Resolved {
             }
         }
         out
+    }
+
+    /// Every key for a table: name, value in force, what is accepted, meaning.
+    pub fn rows(&self) -> impl Iterator<Item = Row<'_>> {
+        self.specs.iter().map(|s| Row {
+            key: &s.key,
+            value: s.value.clone().decorated("", "").to_string(),
+            accepted: &s.accepted,
+            doc: s.doc,
+        })
     }
 
     /// Whether there is such a key.

@@ -49,7 +49,7 @@ pub fn run(args: &TrainArgs) -> Result<u8, Failure> {
         let summary = serde_json::to_value(&outcome.summary).unwrap_or_default();
         print_json(&serde_json::json!({"type": "summary", "summary": summary}));
     } else {
-        println!("{}", table::metrics(&outcome.summary));
+        println!("{}", table::metrics(&outcome.summary, loaded.recipe.common().metric()));
         let rate = outcome.summary.steps_per_second.unwrap_or(f64::NAN);
         let wall = outcome.summary.wall_seconds.unwrap_or(f64::NAN);
         println!("{} steps in {wall:.0} s ({rate:.2} steps/s); results in {}", outcome.summary.steps, args.out.display());
@@ -63,7 +63,7 @@ pub fn run(args: &TrainArgs) -> Result<u8, Failure> {
             eprintln!("interrupted; go on with: trimtab train --resume --out {}", args.out.display());
             INTERRUPTED
         }
-        Status::Stopped | Status::Failed => STOPPED,
+        _ => STOPPED,
     })
 }
 

@@ -41,9 +41,7 @@ impl Ctf {
         let astigmatism = 0.5 * (self.defocus_1 - self.defocus_2) * (s2_cos * cos + s2_sin * sin);
         let defocus_s2 = 0.5 * (self.defocus_1 + self.defocus_2) * s2 + astigmatism;
         let lambda = self.wavelength;
-        let phase = PI
-            * lambda
-            * (defocus_s2 - 0.5 * lambda * lambda * s2 * s2 * self.spherical_aberration);
+        let phase = PI * lambda * (defocus_s2 - 0.5 * lambda * lambda * s2 * s2 * self.spherical_aberration);
         // -w₁ sin χ - w₂ cos χ with w₁² + w₂² = 1 is one sine.
         -(phase + self.amplitude_contrast.asin()).sin() * (-0.25 * self.b_factor * s2).exp()
     }
@@ -55,10 +53,7 @@ mod tests {
 
     fn check_wavelength(voltage: f64, expected: f64) {
         let found = Ctf::wavelength_of(voltage);
-        assert!(
-            (found - expected).abs() < 1e-5,
-            "{voltage} kV: {found} Å, expected {expected}"
-        );
+        assert!((found - expected).abs() < 1e-5, "{voltage} kV: {found} Å, expected {expected}");
     }
 
     #[test]
@@ -80,11 +75,7 @@ mod tests {
             amplitude_contrast: 0.07,
             b_factor: 0.0,
         };
-        let stigmatic = Ctf {
-            defocus_2: 9e3,
-            astigmatism_angle: 0.4,
-            ..round(15e3)
-        };
+        let stigmatic = Ctf { defocus_2: 9e3, astigmatism_angle: 0.4, ..round(15e3) };
         let (sin, cos) = 0.4f64.sin_cos();
         for s in [0.01, 0.03, 0.07] {
             assert!((stigmatic.at(s * cos, s * sin) - round(15e3).at(s, 0.0)).abs() < 1e-9);

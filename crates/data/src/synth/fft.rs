@@ -20,23 +20,15 @@ pub fn fast_size(size: usize) -> usize {
 
 /// Multiplies the spectra of two images, held as real and imaginary part, by `transfer`, which gets signed
 /// frequencies `(x, y)` in cycles per pixel, each in -0.5..0.5, and must be even in `(x, y)`.
-pub fn filter(
-    canvas: &mut [Complex<f32>],
-    width: usize,
-    height: usize,
-    transfer: impl Fn(f64, f64) -> f64,
-) {
+pub fn filter(canvas: &mut [Complex<f32>], width: usize, height: usize, transfer: impl Fn(f64, f64) -> f64) {
     if canvas.is_empty() {
         return;
     }
     // Scalar code: the bits must not depend on which vector instructions this processor has.
     let mut planner = FftPlannerScalar::new();
     let mut pass = |buffer: &mut [Complex<f32>], size: usize, forward: bool| {
-        let fft: Arc<dyn Fft<f32>> = if forward {
-            planner.plan_fft_forward(size)
-        } else {
-            planner.plan_fft_inverse(size)
-        };
+        let fft: Arc<dyn Fft<f32>> =
+            if forward { planner.plan_fft_forward(size) } else { planner.plan_fft_inverse(size) };
         fft.process(buffer);
     };
     let mut turned = vec![Complex::default(); canvas.len()];
@@ -57,11 +49,7 @@ pub fn filter(
 
 /// Frequency in cycles per pixel of bin `k` of `size`.
 fn signed(k: usize, size: usize) -> f64 {
-    if 2 * k < size {
-        k as f64 / size as f64
-    } else {
-        k as f64 / size as f64 - 1.0
-    }
+    if 2 * k < size { k as f64 / size as f64 } else { k as f64 / size as f64 - 1.0 }
 }
 
 /// `from` has rows of `width`; `to` gets rows of `height`. In blocks, so that both stay in cache.
@@ -84,31 +72,20 @@ mod tests {
 
     #[test]
     fn fast_sizes_have_small_factors_only() {
-        assert_eq!(
-            [0, 1, 7, 96, 97, 1240, 1201].map(fast_size),
-            [1, 1, 8, 96, 100, 1250, 1215]
-        );
+        assert_eq!([0, 1, 7, 96, 97, 1240, 1201].map(fast_size), [1, 1, 8, 96, 100, 1250, 1215]);
     }
 
     #[test]
     fn a_transfer_of_one_changes_nothing_and_keeps_the_two_images_apart() {
         let (width, height) = (20, 9);
-        let original: Vec<_> = (0..width * height)
-            .map(|i| Complex::new((i % 7) as f32, (i % 11) as f32))
-            .collect();
+        let original: Vec<_> =
+            (0..width * height).map(|i| Complex::new((i % 7) as f32, (i % 11) as f32)).collect();
         let mut canvas = original.clone();
         filter(&mut canvas, width, height, |_, _| 1.0);
-        assert!(
-            canvas
-                .iter()
-                .zip(&original)
-                .all(|(a, b)| (a - b).norm() < 1e-4)
-        );
+        assert!(canvas.iter().zip(&original).all(|(a, b)| (a - b).norm() < 1e-4));
         // A low-pass of the real image alone leaves the imaginary one empty.
         let mut real: Vec<_> = original.iter().map(|v| Complex::new(v.re, 0.0)).collect();
-        filter(&mut real, width, height, |x, y| {
-            (-40.0 * (x * x + y * y)).exp()
-        });
+        filter(&mut real, width, height, |x, y| (-40.0 * (x * x + y * y)).exp());
         assert!(real.iter().all(|v| v.im.abs() < 1e-4));
     }
 
@@ -117,20 +94,12 @@ mod tests {
         let (width, height) = (24, 15);
         let wave = |i: usize| {
             let (x, y) = ((i % width) as f64, (i / width) as f64);
-            (std::f64::consts::TAU * (x * 3.0 / width as f64 - y * 2.0 / height as f64)).cos()
-                as f32
+            (std::f64::consts::TAU * (x * 3.0 / width as f64 - y * 2.0 / height as f64)).cos() as f32
         };
-        let mut canvas: Vec<_> = (0..width * height)
-            .map(|i| Complex::new(wave(i), 0.0))
-            .collect();
+        let mut canvas: Vec<_> = (0..width * height).map(|i| Complex::new(wave(i), 0.0)).collect();
         let transfer = |x: f64, y: f64| x * y;
         filter(&mut canvas, width, height, transfer);
         let gain = transfer(3.0 / width as f64, -2.0 / height as f64) as f32;
-        assert!(
-            canvas
-                .iter()
-                .enumerate()
-                .all(|(i, v)| (v.re - gain * wave(i)).abs() < 1e-5)
-        );
+        assert!(canvas.iter().enumerate().all(|(i, v)| (v.re - gain * wave(i)).abs() < 1e-5));
     }
 }

@@ -36,8 +36,8 @@ const CARBON_GRAIN: f64 = 2.6;
 /// replaced by the default, so that every configuration yields a micrograph.
 ///
 /// The default is a micrograph of 256 × 256 pixels, apoferritin-like, of which a small network learns to mark
-/// most particles within some hundred steps; it resembles EMPIAR-10146 averaged over 3 × 3 pixels, with more noise. For finer
-/// pixels see [`MicrographConfig::magnified`].
+/// most particles within some hundred steps; it resembles EMPIAR-10146 averaged over 3 × 3 pixels, with more
+/// noise. For finer pixels see [`MicrographConfig::magnified`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct MicrographConfig {
     /// Columns, in pixels.

@@ -40,8 +40,7 @@ fn hollow_sphere() -> Vec<Blob> {
     let mut subunit = Vec::new();
     for row in [-0.065, 0.065] {
         for step in [-0.15, -0.05, 0.05, 0.15] {
-            let point =
-                unit([0, 1, 2].map(|i| SHELL * middle[i] + step * along[i] + row * across[i]));
+            let point = unit([0, 1, 2].map(|i| SHELL * middle[i] + step * along[i] + row * across[i]));
             subunit.push(point.map(|c| SHELL * c));
         }
     }
@@ -62,11 +61,7 @@ fn hollow_sphere() -> Vec<Blob> {
             }
             for point in &subunit {
                 let centre = [0, 1, 2].map(|i| sign[i] * point[axes[i]]);
-                blobs.push(Blob {
-                    centre,
-                    sigma: 0.055,
-                    mass: 1.0,
-                });
+                blobs.push(Blob { centre, sigma: 0.055, mass: 1.0 });
             }
         }
     }
@@ -90,11 +85,7 @@ fn asymmetric() -> Vec<Blob> {
             let depth = (0.618_033_988_749_895 * (i + 1) as f64).fract().cbrt();
             let direction = [ring * cos, ring * sin, z];
             let position = [0, 1, 2].map(|k| centre[k] + depth * axes[k] * direction[k]);
-            blobs.push(Blob {
-                centre: position,
-                sigma: 0.05,
-                mass: 1.0,
-            });
+            blobs.push(Blob { centre: position, sigma: 0.05, mass: 1.0 });
         }
     }
     blobs
@@ -107,28 +98,11 @@ pub type Rotation = [[f64; 3]; 3];
 pub fn random_rotation(random: &mut Random) -> Rotation {
     let (u, a, b) = (random.unit(), random.angle(), random.angle());
     let (inner, outer) = ((1.0 - u).sqrt(), u.sqrt());
-    let (x, y, z, w) = (
-        inner * a.sin(),
-        inner * a.cos(),
-        outer * b.sin(),
-        outer * b.cos(),
-    );
+    let (x, y, z, w) = (inner * a.sin(), inner * a.cos(), outer * b.sin(), outer * b.cos());
     [
-        [
-            1.0 - 2.0 * (y * y + z * z),
-            2.0 * (x * y - z * w),
-            2.0 * (x * z + y * w),
-        ],
-        [
-            2.0 * (x * y + z * w),
-            1.0 - 2.0 * (x * x + z * z),
-            2.0 * (y * z - x * w),
-        ],
-        [
-            2.0 * (x * z - y * w),
-            2.0 * (y * z + x * w),
-            1.0 - 2.0 * (x * x + y * y),
-        ],
+        [1.0 - 2.0 * (y * y + z * z), 2.0 * (x * y - z * w), 2.0 * (x * z + y * w)],
+        [2.0 * (x * y + z * w), 1.0 - 2.0 * (x * x + z * z), 2.0 * (y * z - x * w)],
+        [2.0 * (x * z - y * w), 2.0 * (y * z + x * w), 1.0 - 2.0 * (x * x + y * y)],
     ]
 }
 
@@ -162,10 +136,7 @@ impl Canvas<'_> {
             for (row, &fall) in down.iter().enumerate() {
                 let start = (top + row) * self.width + left;
                 let weight = (peak * fall) as f32;
-                for (pixel, &value) in self.pixels[start..start + across.len()]
-                    .iter_mut()
-                    .zip(&across)
-                {
+                for (pixel, &value) in self.pixels[start..start + across.len()].iter_mut().zip(&across) {
                     *pixel += weight * value as f32;
                 }
             }
@@ -188,11 +159,7 @@ fn dot(a: [f64; 3], b: [f64; 3]) -> f64 {
 }
 
 fn cross(a: [f64; 3], b: [f64; 3]) -> [f64; 3] {
-    [
-        a[1] * b[2] - a[2] * b[1],
-        a[2] * b[0] - a[0] * b[2],
-        a[0] * b[1] - a[1] * b[0],
-    ]
+    [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]]
 }
 
 fn unit(a: [f64; 3]) -> [f64; 3] {
@@ -212,13 +179,8 @@ mod tests {
         for axis in 0..3 {
             assert!(blobs.iter().map(|b| b.centre[axis]).sum::<f64>().abs() < 1e-9);
         }
-        assert!(
-            blobs
-                .iter()
-                .all(|b| (dot(b.centre, b.centre).sqrt() - 0.405).abs() < 1e-9)
-        );
-        let distinct =
-            |a: &Blob, b: &Blob| (0..3).any(|i| (a.centre[i] - b.centre[i]).abs() > 1e-6);
+        assert!(blobs.iter().all(|b| (dot(b.centre, b.centre).sqrt() - 0.405).abs() < 1e-9));
+        let distinct = |a: &Blob, b: &Blob| (0..3).any(|i| (a.centre[i] - b.centre[i]).abs() > 1e-6);
         for (i, a) in blobs.iter().enumerate() {
             assert!(blobs[..i].iter().all(|b| distinct(a, b)));
         }
@@ -228,10 +190,7 @@ mod tests {
     fn particles_fit_their_diameter() {
         for kind in [ParticleKind::HollowSphere, ParticleKind::Asymmetric] {
             for blob in kind.blobs() {
-                assert!(
-                    dot(blob.centre, blob.centre).sqrt() + blob.sigma < 0.55,
-                    "{kind:?} {blob:?}"
-                );
+                assert!(dot(blob.centre, blob.centre).sqrt() + blob.sigma < 0.55, "{kind:?} {blob:?}");
             }
         }
     }
@@ -257,12 +216,7 @@ mod tests {
         let mut random = Random::new(rng(4, Stream::Synth, 0));
         for _ in 0..5 {
             let mut pixels = vec![0.0; 64 * 64];
-            Canvas {
-                pixels: &mut pixels,
-                width: 64,
-                height: 64,
-            }
-            .project(
+            Canvas { pixels: &mut pixels, width: 64, height: 64 }.project(
                 &blobs,
                 &random_rotation(&mut random),
                 [31.0, 32.5],

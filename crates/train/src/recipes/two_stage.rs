@@ -828,3 +828,103 @@ impl HostLoss {
         l.focal * self.focal / n + l.dice * dice + l.bce * self.bce / n
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TINY: &str = "[data]\ntile = 32\n[data.synth]\ncount = 1\nvalidation = 1\nsize = 64\n[model]\nbase = 2\n[stage1]\nbatch = 2\nunlabelled_batch = 2\nadvance_when = \"\"\n";
+
+    fn settings(more: &str) -> TwoStage {
+        let mut reader = Reader::new(Path::new("t.toml"), &format!("{TINY}{more}"), &[]).unwrap();
+        TwoStage::read(&mut reader)
+    }
+
+    fn trainer(settings: &TwoStage) -> Trainer<'_> {
+        let splits = settings.common.data.open().unwrap();
+        let tiles = Arc::new(tiles::grid(&splits.train.sizes().unwrap(), settings.common.data.tile));
+        let mut trainer = Trainer::new(settings, Arc::new(splits.train), tiles, splits.validation, &crate::device::open("cpu").unwrap()).unwrap();
+        trainer.enter_stage(0, None).unwrap();
+        trainer
+    }
+
+    fn at(in_stage: u64) -> Step {
+        Step { global: in_stage, stage: 0, in_stage, measure: true }
+    }
+
+    fn get(signals: &Signals, name: &str) -> f64 {
+        signals.iter().find(|(n, _)| n == name).unwrap_or_else(|| panic!("no {name}")).1
+    }
+
+    #[test]
+    fn the_report_s_stage_2_has_the_rates_that_were_logged() {
+        // 5,170 tiles, of which 10 % are labelled: 517 samples, 130 batches of 4.
+        let settings = settings("");
+        let plan = settings.stages[1].plan(5170);
+        assert_eq!(plan.steps_per_epoch, 130);
+        assert_eq!(plan.horizons[names::OPTIM_LEARNING_RATE.name], 13_000);
+        let mut trainer = trainer(&settings);
+        trainer.plans = settings.stages.iter().map(|s| s.plan(5170)).collect();
+        trainer.begin(1);
+        let rate = &trainer.schedules.as_ref().unwrap().learning_rate;
+        assert_eq!(format!("{:.2e} {:.2e}", rate(0), rate(129)), "7.69e-9 1.00e-6");
+    }
+
+    #[test]
+    fn a_gradient_that_is_not_finite_reaches_neither_weights_nor_statistics_nor_teacher() {
+        let settings = settings("");
+        let mut trainer = trainer(&settings);
+        let source = trainer.batches(0);
+        trainer.step(source(0).unwrap(), at(0)).unwrap();
+        let before = trainer.state().files;
+        let mut batch = source(1).unwrap();
+        batch.0[0].labelled.images[7] = f32::NAN;
+        let signals = trainer.step(batch, at(1)).unwrap();
+        assert_eq!(get(&signals, "grad/non_finite"), 1.0);
+        assert_eq!(get(&signals, "data/non_finite"), 1.0);
+        assert!(get(&signals, "grad/norm").is_nan());
+        assert!(trainer.state().files == before);
+        let signals = trainer.step(source(2).unwrap(), at(2)).unwrap();
+        assert!(get(&signals, "loss/total").is_finite());
+        assert!(trainer.state().files != before);
+    }
+
+    #[test]
+    fn accumulated_batches_count_together_and_their_losses_are_averaged() {
+        let settings = settings("accumulate = 3\n");
+        let mut trainer = trainer(&settings);
+        let batch = trainer.batches(0)(0).unwrap();
+        assert_eq!(batch.0.len(), 3);
+        let signals = trainer.step(batch, at(0)).unwrap();
+        assert_eq!(get(&signals, "train/labelled"), 6.0);
+        let (focal, dice) = (get(&signals, "loss/focal"), get(&signals, "loss/dice"));
+        assert!((get(&signals, "loss/supervised") - 0.7 * focal - 0.3 * dice).abs() < 1e-5);
+    }
+
+    #[test]
+    fn the_validation_loss_is_the_training_loss_on_whole_images() {
+        let l = Loss { focal: 0.7, focal_alpha: 0.7, focal_gamma: 2.0, positive_weight: 1.5, dice: 0.3, dice_smooth: 1.0, bce: 0.2 };
+        let logits = [-2.0f32, 0.5, 3.0, -0.1, 1.0];
+        let labels = [0i8, 1, 1, -1, 0];
+        let device = crate::device::open("cpu").unwrap();
+        let tensor = |v: Vec<f32>| Tensor::<1>::from_floats(v.as_slice(), &device);
+        let z = tensor(logits.to_vec());
+        let t = tensor(labels.iter().map(|l| f32::from(*l == 1)).collect());
+        let v = tensor(labels.iter().map(|l| f32::from(*l >= 0)).collect());
+        let direct = focal_loss(z.clone(), t.clone(), v.clone(), 0.7, 2.0, 1.5) * 0.7
+            + dice_loss(z.clone(), t.clone(), v.clone(), 1.0) * 0.3
+            + bce_with_logits(z, t, v, 1.5) * 0.2;
+        let mut host = HostLoss::default();
+        host.push(&l, &logits.map(|z| 1.0 / (1.0 + (-z).exp())), &labels);
+        assert!((host.value(&l) - f64::from(direct.into_scalar::<f32>())).abs() < 1e-5);
+    }
+
+    #[test]
+    fn labelled_subsets_are_nested_and_the_rest_is_unlabelled() {
+        let settings = settings("labelled_ratio = 0.3\n[stage2]\nlabelled_ratio = 0.8\n");
+        let trainer = trainer(&settings);
+        let ((small, rest), (large, _)) = (trainer.split_tiles(0), trainer.split_tiles(1));
+        assert_eq!((small.len(), rest.len(), large.len()), (1, 3, 3));
+        assert!(small.iter().all(|t| large.contains(t) && !rest.contains(t)));
+    }
+}
