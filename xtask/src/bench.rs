@@ -54,13 +54,19 @@ pub fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
     }
     times.sort_by(f64::total_cmp);
     let ours = times[times.len() / 2];
-    println!("trimtab  {:>9.1} ms  (base {}, batch {}, {}², {} steps)", ours, args.base, args.batch, args.size, args.steps);
+    println!(
+        "trimtab  {:>9.1} ms  (base {}, batch {}, {}², {} steps)",
+        ours, args.base, args.batch, args.size, args.steps
+    );
     if let Some(python) = &args.python {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../benches/unet2d_step.py");
         let numbers = [args.base, args.batch, args.size, args.steps].map(|n| n.to_string());
         let out = Command::new(python).arg(script).args(numbers).output()?;
         let text = String::from_utf8_lossy(&out.stdout);
-        let theirs: f64 = text.trim().parse().map_err(|_| format!("no time from PyTorch: {text}{}", String::from_utf8_lossy(&out.stderr)))?;
+        let theirs: f64 = text
+            .trim()
+            .parse()
+            .map_err(|_| format!("no time from PyTorch: {text}{}", String::from_utf8_lossy(&out.stderr)))?;
         println!("PyTorch  {theirs:>9.1} ms\nratio    {:>9.2}", ours / theirs);
     }
     Ok(())

@@ -28,7 +28,10 @@ pub fn run(args: &Args) -> Outcome {
         if !args.check {
             fs::write(&path, page)?;
         } else if fs::read_to_string(&path).unwrap_or_default() != page {
-            problems.push(format!("{}: out of date; `cargo run --release -p xtask -- docs` renews it", path.display()));
+            problems.push(format!(
+                "{}: out of date; `cargo run --release -p xtask -- docs` renews it",
+                path.display()
+            ));
         }
     }
     for page in pages()? {
@@ -51,7 +54,8 @@ fn settings_page(entry: &recipes::Entry) -> String {
         let of = row.key.rsplit_once('.').map_or("", |(section, _)| section).to_owned();
         if section.as_ref() != Some(&of) {
             let title = if of.is_empty() { "top level".to_owned() } else { format!("`[{of}]`") };
-            let _ = write!(page, "\n## {title}\n\n| key | default | accepted | meaning |\n|---|---|---|---|\n");
+            let _ =
+                write!(page, "\n## {title}\n\n| key | default | accepted | meaning |\n|---|---|---|---|\n");
             section = Some(of);
         }
         let name = row.key.rsplit('.').next().unwrap_or(row.key);
@@ -89,15 +93,25 @@ fn check_page(page: &Path, text: &str, problems: &mut Vec<String>) -> Outcome {
         }
     }
     // Every shown command line must be understood: its words up to the first value are tried with --help.
-    let command = Regex::new(r"(?m)^(?:trimtab|cargo run --release --) ([a-z]+(?: (?:inspect|micrographs))?)((?: .*)?)$")?;
+    let command = Regex::new(
+        r"(?m)^(?:trimtab|cargo run --release --) ([a-z]+(?: (?:inspect|micrographs))?)((?: .*)?)$",
+    )?;
     let option = Regex::new(r" (--[a-z-]+)")?;
     for shown in command.captures_iter(text) {
         let help = help(&shown[1])?;
         match help {
             None => problems.push(format!("{}: there is no command `trimtab {}`", page.display(), &shown[1])),
             Some(help) => {
-                for option in option.captures_iter(&shown[2]).map(|c| c[1].to_owned()).filter(|o| !help.contains(o.as_str())) {
-                    problems.push(format!("{}: `trimtab {}` has no option {option}", page.display(), &shown[1]));
+                for option in option
+                    .captures_iter(&shown[2])
+                    .map(|c| c[1].to_owned())
+                    .filter(|o| !help.contains(o.as_str()))
+                {
+                    problems.push(format!(
+                        "{}: `trimtab {}` has no option {option}",
+                        page.display(),
+                        &shown[1]
+                    ));
                 }
             }
         }

@@ -16,7 +16,8 @@ pub struct Args {
 /// Runs every `goldens/<name>.py` that has a `goldens/<name>.json`.
 pub fn run(args: &Args) -> Outcome {
     let folder = root().join("goldens");
-    let mut scripts: Vec<_> = fs::read_dir(&folder)?.collect::<Result<Vec<_>, _>>()?.into_iter().map(|e| e.path()).collect();
+    let mut scripts: Vec<_> =
+        fs::read_dir(&folder)?.collect::<Result<Vec<_>, _>>()?.into_iter().map(|e| e.path()).collect();
     scripts.retain(|p| p.extension().is_some_and(|e| e == "py") && p.with_extension("json").exists());
     scripts.sort();
     for script in scripts {

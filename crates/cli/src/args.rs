@@ -49,7 +49,9 @@ pub enum SynthCommand {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  trimtab init two-stage > my.toml            every key with its default and meaning\n  trimtab init two-stage-demo --out demo.toml  a shipped recipe, ready to run")]
+#[command(
+    after_help = "Examples:\n  trimtab init two-stage > my.toml            every key with its default and meaning\n  trimtab init two-stage-demo --out demo.toml  a shipped recipe, ready to run"
+)]
 pub struct InitArgs {
     /// A recipe (two-stage) or a shipped file (two-stage-demo, two-stage-empiar10146, two-stage-report)
     pub recipe: String,
@@ -59,7 +61,9 @@ pub struct InitArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  trimtab train recipes/two-stage-demo.toml --out runs/demo\n  trimtab train my.toml --out runs/a --set stage2.learning_rate=3e-4 --set data.root=/data/micrographs\n  trimtab train --resume --out runs/a\n\nCtrl-C writes a checkpoint and ends with 130; a second one quits at once.")]
+#[command(
+    after_help = "Examples:\n  trimtab train recipes/two-stage-demo.toml --out runs/demo\n  trimtab train my.toml --out runs/a --set stage2.learning_rate=3e-4 --set data.root=/data/micrographs\n  trimtab train --resume --out runs/a\n\nCtrl-C writes a checkpoint and ends with 130; a second one quits at once."
+)]
 pub struct TrainArgs {
     /// Recipe (TOML); with --resume the run's own settings unless given
     #[arg(required_unless_present = "resume")]
@@ -82,7 +86,9 @@ pub struct TrainArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  trimtab eval runs/demo\n  trimtab eval runs/a --data /data/other --json")]
+#[command(
+    after_help = "Examples:\n  trimtab eval runs/demo\n  trimtab eval runs/a --data /data/other --json"
+)]
 pub struct EvalArgs {
     /// Run directory
     pub run: PathBuf,
@@ -99,7 +105,9 @@ pub struct EvalArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Writes for each image: NAME_probability.tif (32-bit float), NAME_mask.png, NAME_overlay.png and the picked\nparticles as NAME.star, NAME.box, NAME.txt (topaz) and NAME.csv (CryoPPP).\n\nExamples:\n  trimtab predict runs/a micrographs/*.mrc --out picks\n  trimtab predict runs/a micrographs --out picks --diameter 110 --min-score 0.6")]
+#[command(
+    after_help = "Writes for each image: NAME_probability.tif (32-bit float), NAME_mask.png, NAME_overlay.png and the picked\nparticles as NAME.star, NAME.box, NAME.txt (topaz) and NAME.csv (CryoPPP).\n\nExamples:\n  trimtab predict runs/a micrographs/*.mrc --out picks\n  trimtab predict runs/a micrographs --out picks --diameter 110 --min-score 0.6"
+)]
 pub struct PredictArgs {
     /// Run directory
     pub run: PathBuf,
@@ -124,7 +132,9 @@ pub struct PredictArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Exit code 3 where the data have errors.\n\nExample:\n  trimtab data inspect my.toml --set data.root=/data/micrographs")]
+#[command(
+    after_help = "Exit code 3 where the data have errors.\n\nExample:\n  trimtab data inspect my.toml --set data.root=/data/micrographs"
+)]
 pub struct InspectArgs {
     /// Recipe (TOML)
     pub recipe: PathBuf,
@@ -137,7 +147,9 @@ pub struct InspectArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Writes micrographs/ (16-bit PNG or MRC), masks/ (0 and 255) and coordinates/ (.star).\n\nExample:\n  trimtab synth micrographs --out sim --count 20 --seed 1 --size 512 --diameter 52")]
+#[command(
+    after_help = "Writes micrographs/ (16-bit PNG or MRC), masks/ (0 and 255) and coordinates/ (.star).\n\nExample:\n  trimtab synth micrographs --out sim --count 20 --seed 1 --size 512 --diameter 52"
+)]
 pub struct MicrographArgs {
     /// Folder to write to: new or empty
     #[arg(long)]

@@ -42,7 +42,16 @@ impl Progress {
         } else {
             Mode::Lines { last: None }
         };
-        Self { mode, metric: metric.to_owned(), interrupted, stage: String::new(), done_before: 0, steps: 0, loss: f64::NAN, best: None }
+        Self {
+            mode,
+            metric: metric.to_owned(),
+            interrupted,
+            stage: String::new(),
+            done_before: 0,
+            steps: 0,
+            loss: f64::NAN,
+            best: None,
+        }
     }
 
     /// A line for people, above the bar where there is one.
@@ -67,10 +76,18 @@ impl Progress {
             Mode::Bar(bar) => {
                 bar.finish_and_clear();
                 let template = "{prefix} {bar:24} {pos}/{len} {msg}";
-                let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-                *bar = ProgressBar::new(steps).with_style(style).with_prefix(name.to_owned()).with_position(done);
+                let style =
+                    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+                *bar = ProgressBar::new(steps)
+                    .with_style(style)
+                    .with_prefix(name.to_owned())
+                    .with_position(done);
             }
-            Mode::Lines { .. } => eprintln!("{name}: {} steps at most{}", steps, if done > 0 { format!(", going on at {done}") } else { String::new() }),
+            Mode::Lines { .. } => eprintln!(
+                "{name}: {} steps at most{}",
+                steps,
+                if done > 0 { format!(", going on at {done}") } else { String::new() }
+            ),
             Mode::Json => print_json(&json!({"type": "stage", "name": name, "done": done, "steps": steps})),
         }
     }
@@ -79,7 +96,11 @@ impl Progress {
         let done = in_stage.saturating_sub(self.done_before).max(1);
         let rate = done as f64 / seconds.max(1e-9);
         let left = Duration::from_secs_f64(((self.steps - in_stage) as f64 / rate).min(1e9));
-        let mut text = format!("{rate:.2} steps/s, {} left, loss {:.4}", HumanDuration(Duration::from_secs(left.as_secs())), self.loss);
+        let mut text = format!(
+            "{rate:.2} steps/s, {} left, loss {:.4}",
+            HumanDuration(Duration::from_secs(left.as_secs())),
+            self.loss
+        );
         if let Some((best, floor)) = self.best {
             text.push_str(&format!(", best {} {best:.4} (floor {floor:.3})", self.metric));
         }
@@ -135,7 +156,12 @@ impl Progress {
             }
         }
         let mark = if best { " *" } else { "" };
-        self.say(&format!("step {:>6}  epoch {:>4}  {}  [{winner}]{mark}", record.step, record.epoch + 1, parts.join("  ")));
+        self.say(&format!(
+            "step {:>6}  epoch {:>4}  {}  [{winner}]{mark}",
+            record.step,
+            record.epoch + 1,
+            parts.join("  ")
+        ));
     }
 }
 
@@ -150,10 +176,14 @@ impl Observer for Progress {
                     bar.tick();
                 }
             }
-            Report::Validated { record, floors, winner, best } => self.validated(record, floors, winner, *best),
+            Report::Validated { record, floors, winner, best } => {
+                self.validated(record, floors, winner, *best)
+            }
             Report::Event(event) => {
                 if matches!(self.mode, Mode::Json) {
-                    print_json(&json!({"type": "event", "kind": event.kind, "step": event.step, "message": event.message}));
+                    print_json(
+                        &json!({"type": "event", "kind": event.kind, "step": event.step, "message": event.message}),
+                    );
                 } else if event.kind != "end" {
                     self.say(&format!("{}: {}", event.kind, event.message));
                 }

@@ -39,7 +39,9 @@ fn crates_depend_in_one_direction_and_burn_stays_where_it_belongs() {
         ("xtask", &["trimtab-nn", "trimtab-train"]),
     ]);
     for (package, own) in &dependencies {
-        let allowed = allowed.get(package.as_str()).unwrap_or_else(|| panic!("{package} is not in ARCHITECTURE.md's map"));
+        let allowed = allowed
+            .get(package.as_str())
+            .unwrap_or_else(|| panic!("{package} is not in ARCHITECTURE.md's map"));
         for other in own.iter().filter(|name| name.starts_with("trimtab")) {
             assert!(allowed.contains(&other.as_str()), "{package} must not depend on {other}");
         }

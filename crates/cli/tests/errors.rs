@@ -63,7 +63,11 @@ fn folders_and_files_that_do_not_fit() {
     refused(dir.path(), &[&path], &["micrograph_0000"]);
     // Another size.
     let other = dir.path().join("other");
-    trimtab().args(["synth", "micrographs", "--count", "1", "--size", "80", "--diameter", "16", "--out"]).arg(&other).assert().success();
+    trimtab()
+        .args(["synth", "micrographs", "--count", "1", "--size", "80", "--diameter", "16", "--out"])
+        .arg(&other)
+        .assert()
+        .success();
     std::fs::copy(other.join("masks/micrograph_0000.png"), &mask).unwrap();
     refused(dir.path(), &[&path], &["micrograph_0000.png", "64", "80"]);
     std::fs::write(&mask, &mask_bytes).unwrap();
@@ -83,7 +87,23 @@ fn damaged_scientific_files() {
     let dir = tempfile::tempdir().unwrap();
     let (sim, path) = folder(dir.path());
     let mrc = dir.path().join("mrc");
-    trimtab().args(["synth", "micrographs", "--count", "3", "--size", "64", "--diameter", "16", "--format", "mrc", "--out"]).arg(&mrc).assert().success();
+    trimtab()
+        .args([
+            "synth",
+            "micrographs",
+            "--count",
+            "3",
+            "--size",
+            "64",
+            "--diameter",
+            "16",
+            "--format",
+            "mrc",
+            "--out",
+        ])
+        .arg(&mrc)
+        .assert()
+        .success();
     let root = format!("data.root={}", mrc.display());
     let file = mrc.join("micrographs/micrograph_0001.mrc");
     let bytes = std::fs::read(&file).unwrap();
@@ -94,7 +114,14 @@ fn damaged_scientific_files() {
     let star = sim.join("coordinates/micrograph_0000.star");
     let text = std::fs::read_to_string(&star).unwrap();
     std::fs::write(&star, format!("{}\nmicrograph_0000.png 3.0\n", text.trim_end())).unwrap();
-    let coordinates = ["--set", "data.masks=", "--set", "data.coordinates=coordinates", "--set", "data.particle_diameter=16"];
+    let coordinates = [
+        "--set",
+        "data.masks=",
+        "--set",
+        "data.coordinates=coordinates",
+        "--set",
+        "data.particle_diameter=16",
+    ];
     refused(dir.path(), &[&[path.as_str()], &coordinates[..]].concat(), &["micrograph_0000.star:", "STAR"]);
 
     let npz = dir.path().join("bad.npz");
@@ -102,7 +129,11 @@ fn damaged_scientific_files() {
     let (head, tail) = TINY.split_once("[data.synth]").unwrap();
     let (_, tail) = tail.split_once("[evaluate]").unwrap();
     let recipe = dir.path().join("npz.toml");
-    std::fs::write(&recipe, format!("{head}source = \"npz\"\ntrain = {npz:?}\nvalidation = {npz:?}\n[evaluate]{tail}")).unwrap();
+    std::fs::write(
+        &recipe,
+        format!("{head}source = \"npz\"\ntrain = {npz:?}\nvalidation = {npz:?}\n[evaluate]{tail}"),
+    )
+    .unwrap();
     refused(dir.path(), &[recipe.to_str().unwrap()], &["bad.npz"]);
 }
 
@@ -153,14 +184,20 @@ fn a_disk_that_is_full_ends_the_run_with_the_file_and_the_reason() {
 fn inspection_finds_the_defects_and_says_so_to_people_and_programs() {
     let dir = tempfile::tempdir().unwrap();
     let (sim, path) = folder(dir.path());
-    trimtab().args(["data", "inspect", &path]).assert().success().stdout(predicates::str::contains("0 errors"));
+    trimtab()
+        .args(["data", "inspect", &path])
+        .assert()
+        .success()
+        .stdout(predicates::str::contains("0 errors"));
     // The validation image is also a training image; one mask is missing; one has a label of its own.
-    std::fs::copy(sim.join("micrographs/micrograph_0000.png"), sim.join("micrographs/micrograph_0002.png")).unwrap();
+    std::fs::copy(sim.join("micrographs/micrograph_0000.png"), sim.join("micrographs/micrograph_0002.png"))
+        .unwrap();
     std::fs::remove_file(sim.join("masks/micrograph_0001.png")).unwrap();
     let out = trimtab().args(["data", "inspect", &path, "--json"]).output().unwrap();
     assert_eq!(out.status.code(), Some(3));
     let report: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
-    let codes: Vec<&str> = report["problems"].as_array().unwrap().iter().map(|p| p["code"].as_str().unwrap()).collect();
+    let codes: Vec<&str> =
+        report["problems"].as_array().unwrap().iter().map(|p| p["code"].as_str().unwrap()).collect();
     assert!(codes.contains(&"duplicate-across-splits") && codes.contains(&"missing-mask"), "{codes:?}");
 }
 
@@ -171,5 +208,9 @@ fn init_writes_a_recipe_that_trains_and_never_overwrites() {
     trimtab().args(["init", "two-stage", "--out"]).arg(&file).assert().success();
     trimtab().args(["data", "inspect"]).arg(&file).assert().success();
     trimtab().args(["init", "two-stage", "--out"]).arg(&file).assert().code(2);
-    trimtab().args(["init", "three-stage"]).assert().code(2).stderr(predicates::str::contains("two-stage-demo"));
+    trimtab()
+        .args(["init", "three-stage"])
+        .assert()
+        .code(2)
+        .stderr(predicates::str::contains("two-stage-demo"));
 }

@@ -17,11 +17,15 @@ fn state(run: &Path) -> (Vec<BTreeMap<String, String>>, BTreeMap<String, Vec<u8>
     let records = text.lines().map(|line| {
         let inner = line.trim_start_matches('{').trim_end_matches('}');
         let fields = inner.split(",\"").map(|f| f.trim_start_matches('"').split_once("\":").unwrap());
-        fields.filter(|(k, _)| *k != "time" && !k.starts_with("time/")).map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
+        fields
+            .filter(|(k, _)| *k != "time" && !k.starts_with("time/"))
+            .map(|(k, v)| (k.to_owned(), v.to_owned()))
+            .collect()
     });
     let mut files = BTreeMap::new();
     let checkpoints = run.join("checkpoints");
-    let mut names: Vec<_> = std::fs::read_dir(&checkpoints).unwrap().map(|e| e.unwrap().path()).filter(|p| p.is_dir()).collect();
+    let mut names: Vec<_> =
+        std::fs::read_dir(&checkpoints).unwrap().map(|e| e.unwrap().path()).filter(|p| p.is_dir()).collect();
     names.sort();
     for name in ["model", "teacher", "optimizer"] {
         let file = format!("{name}.safetensors");
@@ -35,18 +39,53 @@ fn state(run: &Path) -> (Vec<BTreeMap<String, String>>, BTreeMap<String, Vec<u8>
 fn a_run_leaves_everything_the_run_directory_promises() {
     let dir = tempfile::tempdir().unwrap();
     let (recipe, run) = (recipe(dir.path(), ""), dir.path().join("run"));
-    trimtab().args(["train", &recipe, "--out"]).arg(&run).assert().success().stdout(contains("val/f1").and(contains("floor")));
-    for file in ["config.toml", "run.json", "signals.jsonl", "events.jsonl", "summary.json", "overlay.png", "tensorboard", "checkpoints/best.safetensors"] {
+    trimtab()
+        .args(["train", &recipe, "--out"])
+        .arg(&run)
+        .assert()
+        .success()
+        .stdout(contains("val/f1").and(contains("floor")));
+    for file in [
+        "config.toml",
+        "run.json",
+        "signals.jsonl",
+        "events.jsonl",
+        "summary.json",
+        "overlay.png",
+        "tensorboard",
+        "checkpoints/best.safetensors",
+    ] {
         assert!(run.join(file).exists(), "{file}");
     }
-    let summary: serde_json::Value = serde_json::from_slice(&std::fs::read(run.join("summary.json")).unwrap()).unwrap();
+    let summary: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(run.join("summary.json")).unwrap()).unwrap();
     assert_eq!(summary["status"], "finished");
     assert_eq!(summary["steps"], 24);
     let f1 = &summary["metrics"]["val/f1"];
-    assert!(f1["floor"].as_f64().unwrap() > 0.2 && f1["best"].as_f64().unwrap() <= 1.0 && f1["best_step"].as_u64().is_some());
+    assert!(
+        f1["floor"].as_f64().unwrap() > 0.2
+            && f1["best"].as_f64().unwrap() <= 1.0
+            && f1["best_step"].as_u64().is_some()
+    );
     let (records, _) = state(&run);
     let of = |name: &str| records.iter().filter(|r| r.contains_key(name)).count();
-    for signal in ["loss/total", "loss/focal", "loss/dice", "loss/consistency", "grad/norm", "grad/clipped", "optim/learning_rate/encoder", "optim/update_ratio/head", "param/norm/decoder", "ema/decay", "weight/consistency", "train/mean_probability", "val/f1/student", "val/auc/teacher", "val/loss"] {
+    for signal in [
+        "loss/total",
+        "loss/focal",
+        "loss/dice",
+        "loss/consistency",
+        "grad/norm",
+        "grad/clipped",
+        "optim/learning_rate/encoder",
+        "optim/update_ratio/head",
+        "param/norm/decoder",
+        "ema/decay",
+        "weight/consistency",
+        "train/mean_probability",
+        "val/f1/student",
+        "val/auc/teacher",
+        "val/loss",
+    ] {
         assert!(of(signal) > 0, "{signal} was never recorded");
     }
     // The encoder is frozen in the first epoch of stage 2 (steps 13 to 16), and only there.
@@ -54,7 +93,8 @@ fn a_run_leaves_everything_the_run_directory_promises() {
         let step: u64 = r["step"].parse().unwrap();
         assert_eq!(r["stage/frozen/encoder"].starts_with('1'), (13..=16).contains(&step), "step {step}");
     }
-    let info: serde_json::Value = serde_json::from_slice(&std::fs::read(run.join("run.json")).unwrap()).unwrap();
+    let info: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(run.join("run.json")).unwrap()).unwrap();
     assert_eq!(info["steps_planned"], 24);
     assert_eq!(info["schedule_horizons"]["stage2/optim/learning_rate"], 12);
 
@@ -70,17 +110,50 @@ fn a_run_leaves_everything_the_run_directory_promises() {
 #[test]
 fn prediction_writes_every_format_and_picks_read_back_alike() {
     let dir = tempfile::tempdir().unwrap();
-    let (recipe, run, sim, out) = (recipe(dir.path(), ""), dir.path().join("run"), dir.path().join("sim"), dir.path().join("out"));
+    let (recipe, run, sim, out) =
+        (recipe(dir.path(), ""), dir.path().join("run"), dir.path().join("sim"), dir.path().join("out"));
     trimtab().args(["train", &recipe, "--out"]).arg(&run).assert().success();
-    trimtab().args(["synth", "micrographs", "--count", "2", "--size", "96", "--diameter", "16", "--format", "mrc", "--out"]).arg(&sim).assert().success();
-    trimtab().arg("predict").arg(&run).arg(sim.join("micrographs")).args(["--min-score", "0.1", "--threshold", "0.2", "--out"]).arg(&out).assert().success();
+    trimtab()
+        .args([
+            "synth",
+            "micrographs",
+            "--count",
+            "2",
+            "--size",
+            "96",
+            "--diameter",
+            "16",
+            "--format",
+            "mrc",
+            "--out",
+        ])
+        .arg(&sim)
+        .assert()
+        .success();
+    trimtab()
+        .arg("predict")
+        .arg(&run)
+        .arg(sim.join("micrographs"))
+        .args(["--min-score", "0.1", "--threshold", "0.2", "--out"])
+        .arg(&out)
+        .assert()
+        .success();
     for ending in ["_probability.tif", "_mask.png", "_overlay.png", ".star", ".box", ".txt", ".csv"] {
         assert!(out.join(format!("micrograph_0000{ending}")).is_file(), "{ending}");
     }
     // The masks of the generator serve as data of another folder.
     trimtab().arg("eval").arg(&run).arg("--data").arg(&sim).assert().success().stdout(contains("2 images"));
     // The same stem twice would overwrite a result.
-    trimtab().arg("predict").arg(&run).arg(sim.join("micrographs/micrograph_0000.mrc")).arg(sim.join("masks/micrograph_0000.png")).arg("--out").arg(&out).assert().code(2).stderr(contains("would be named micrograph_0000"));
+    trimtab()
+        .arg("predict")
+        .arg(&run)
+        .arg(sim.join("micrographs/micrograph_0000.mrc"))
+        .arg(sim.join("masks/micrograph_0000.png"))
+        .arg("--out")
+        .arg(&out)
+        .assert()
+        .code(2)
+        .stderr(contains("would be named micrograph_0000"));
 }
 
 #[test]
@@ -145,7 +218,12 @@ fn an_expectation_that_fails_stops_the_run_with_3_and_says_why() {
     let dir = tempfile::tempdir().unwrap();
     let recipe = recipe(dir.path(), "[[expect]]\ncondition = \"val/f1 > 0.999 by epoch 2\"\n");
     let run = dir.path().join("run");
-    trimtab().args(["train", &recipe, "--out"]).arg(&run).assert().code(3).stdout(contains("val/f1 > 0.999 by epoch 2"));
+    trimtab()
+        .args(["train", &recipe, "--out"])
+        .arg(&run)
+        .assert()
+        .code(3)
+        .stdout(contains("val/f1 > 0.999 by epoch 2"));
     let summary = std::fs::read_to_string(run.join("summary.json")).unwrap();
     assert!(summary.contains("\"stopped\"") && summary.contains("was not met"), "{summary}");
 }
@@ -155,7 +233,12 @@ fn early_stopping_ends_the_last_stage_and_is_no_failure() {
     let dir = tempfile::tempdir().unwrap();
     let recipe = recipe(dir.path(), "[early_stopping]\npatience = 1\nmin_delta = 1.0\n");
     let run = dir.path().join("run");
-    trimtab().args(["train", &recipe, "--out"]).arg(&run).assert().success().stdout(contains("no better val/f1 in 1 validations"));
+    trimtab()
+        .args(["train", &recipe, "--out"])
+        .arg(&run)
+        .assert()
+        .success()
+        .stdout(contains("no better val/f1 in 1 validations"));
     let summary = std::fs::read_to_string(run.join("summary.json")).unwrap();
     assert!(summary.contains("\"steps\": 20"), "12 of stage 1, then two validations of 4 steps: {summary}");
 }
@@ -164,8 +247,16 @@ fn early_stopping_ends_the_last_stage_and_is_no_failure() {
 fn json_output_is_one_object_a_line_and_ends_with_the_summary() {
     let dir = tempfile::tempdir().unwrap();
     let (recipe, run) = (recipe(dir.path(), ""), dir.path().join("run"));
-    let out = trimtab().args(["train", &recipe, "--json", "--out"]).arg(&run).assert().success().get_output().stdout.clone();
-    let objects: Vec<serde_json::Value> = String::from_utf8(out).unwrap().lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let out = trimtab()
+        .args(["train", &recipe, "--json", "--out"])
+        .arg(&run)
+        .assert()
+        .success()
+        .get_output()
+        .stdout
+        .clone();
+    let objects: Vec<serde_json::Value> =
+        String::from_utf8(out).unwrap().lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     let kinds: Vec<&str> = objects.iter().map(|o| o["type"].as_str().unwrap()).collect();
     assert_eq!(kinds.first(), Some(&"stage"));
     assert_eq!(kinds.last(), Some(&"summary"));
@@ -187,14 +278,35 @@ fn stage_2_can_start_from_a_checkpoint_of_the_same_architecture_only() {
     trimtab().args(["train", &file, "--out"]).arg(&second).assert().success();
     assert!(std::fs::read_to_string(second.join("summary.json")).unwrap().contains("\"steps\": 12"));
     let third = dir.path().join("third");
-    trimtab().args(["train", &file, "--set", "model.base=3", "--out"]).arg(&third).assert().code(2).stderr(contains("another architecture"));
+    trimtab()
+        .args(["train", &file, "--set", "model.base=3", "--out"])
+        .arg(&third)
+        .assert()
+        .code(2)
+        .stderr(contains("another architecture"));
 }
 
 #[test]
 fn a_pixel_that_is_not_finite_is_replaced_and_the_run_stays_finite() {
     let dir = tempfile::tempdir().unwrap();
     let (recipe, run, sim) = (recipe(dir.path(), ""), dir.path().join("run"), dir.path().join("sim"));
-    trimtab().args(["synth", "micrographs", "--count", "3", "--size", "64", "--diameter", "16", "--format", "mrc", "--out"]).arg(&sim).assert().success();
+    trimtab()
+        .args([
+            "synth",
+            "micrographs",
+            "--count",
+            "3",
+            "--size",
+            "64",
+            "--diameter",
+            "16",
+            "--format",
+            "mrc",
+            "--out",
+        ])
+        .arg(&sim)
+        .assert()
+        .success();
     // One pixel of one training micrograph is NaN (mode 2: 1024 bytes of header, then f32).
     let path = sim.join("micrographs/micrograph_0000.mrc");
     let mut bytes = std::fs::read(&path).unwrap();
@@ -210,5 +322,8 @@ fn a_pixel_that_is_not_finite_is_replaced_and_the_run_stays_finite() {
     assert_eq!(sum("grad/non_finite"), 0.0);
     trimtab().args(["data", "inspect", &recipe]).assert().success().stdout(contains("1 warnings"));
     let last = records.iter().rev().find(|r| r.contains_key("val/f1")).unwrap();
-    assert!(last["val/loss"].parse::<f64>().unwrap().is_finite() && last["val/mean_probability"].parse::<f64>().unwrap().is_finite());
+    assert!(
+        last["val/loss"].parse::<f64>().unwrap().is_finite()
+            && last["val/mean_probability"].parse::<f64>().unwrap().is_finite()
+    );
 }

@@ -40,8 +40,7 @@ pub(crate) fn bin_of(probability: f32) -> usize {
     if probability > 0.5 {
         let bits = (1.0 - probability).to_bits();
         // 1 - p is 0 or at least 2^-24, so 0 is the only pattern below `TINY`.
-        let from_top =
-            (bits.max(TINY - (1 << FINE_SHIFT)) - (TINY - (1 << FINE_SHIFT))) >> FINE_SHIFT;
+        let from_top = (bits.max(TINY - (1 << FINE_SHIFT)) - (TINY - (1 << FINE_SHIFT))) >> FINE_SHIFT;
         BINS - 1 - from_top as usize
     } else {
         // Without the sign, so that -0 is 0.
@@ -151,10 +150,7 @@ mod tests {
             let threshold = f64::from(step) / 1000.0;
             let used = lower_edge(first_bin_above(threshold));
             let room = threshold.min(1.0 - threshold) / 8192.0;
-            assert!(
-                (used - threshold).abs() <= room,
-                "{threshold} became {used}"
-            );
+            assert!((used - threshold).abs() <= room, "{threshold} became {used}");
         }
     }
 }

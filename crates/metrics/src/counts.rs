@@ -86,11 +86,7 @@ impl BinaryCounts {
 
     /// `(tp + tn) / all`; `NaN` when nothing was counted.
     pub fn accuracy(&self) -> f64 {
-        ratio_or(
-            self.true_positives + self.true_negatives,
-            self.total(),
-            f64::NAN,
-        )
+        ratio_or(self.true_positives + self.true_negatives, self.total(), f64::NAN)
     }
 
     /// Fraction of pixels predicted positive; `NaN` when nothing was counted.
@@ -114,9 +110,5 @@ impl BinaryCounts {
 
 /// `numerator / denominator`, or `undefined` when the denominator is zero.
 pub(crate) fn ratio_or(numerator: u64, denominator: u64, undefined: f64) -> f64 {
-    if denominator == 0 {
-        undefined
-    } else {
-        numerator as f64 / denominator as f64
-    }
+    if denominator == 0 { undefined } else { numerator as f64 / denominator as f64 }
 }

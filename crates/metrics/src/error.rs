@@ -28,19 +28,13 @@ pub enum Error {
 /// Checks that the slices pair up and that no label is above 1.
 pub(crate) fn check(probabilities: &[f32], labels: &[i8]) -> Result<(), Error> {
     if probabilities.len() != labels.len() {
-        return Err(Error::Length {
-            probabilities: probabilities.len(),
-            labels: labels.len(),
-        });
+        return Err(Error::Length { probabilities: probabilities.len(), labels: labels.len() });
     }
     // A maximum first: it vectorises, and the position matters only when something is wrong.
     if labels.iter().copied().max().unwrap_or(0) > 1
         && let Some(index) = labels.iter().position(|&label| label > 1)
     {
-        return Err(Error::Label {
-            index,
-            value: labels[index],
-        });
+        return Err(Error::Label { index, value: labels[index] });
     }
     Ok(())
 }

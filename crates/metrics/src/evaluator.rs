@@ -41,10 +41,7 @@ impl BinaryEvaluator {
 
     /// An evaluator without pixels, exact up to `exact_limit` valid pixels (4 bytes each).
     pub fn with_exact_limit(exact_limit: usize) -> Self {
-        Self {
-            exact_limit,
-            state: State::Exact(Tally::default(), Store::default()),
-        }
+        Self { exact_limit, state: State::Exact(Tally::default(), Store::default()) }
     }
 
     /// Counts one probability for each label.
@@ -109,12 +106,7 @@ impl BinaryEvaluator {
         match &self.state {
             State::Exact(tally, store) => {
                 let (true_positives, false_positives) = store.above(threshold);
-                curve::counts(
-                    true_positives,
-                    false_positives,
-                    tally.positives,
-                    tally.negatives,
-                )
+                curve::counts(true_positives, false_positives, tally.positives, tally.negatives)
             }
             State::Binned(histogram) => histogram.counts_at(threshold),
         }
@@ -145,9 +137,7 @@ impl BinaryEvaluator {
     /// The threshold with the highest F1, and that F1; see [`crate::exact::best_threshold`].
     pub fn best_threshold(&self) -> (f64, f64) {
         match &self.state {
-            State::Exact(tally, store) => {
-                curve::best_threshold(store.groups().into_iter(), tally.positives)
-            }
+            State::Exact(tally, store) => curve::best_threshold(store.groups().into_iter(), tally.positives),
             State::Binned(histogram) => histogram.best_threshold(),
         }
     }

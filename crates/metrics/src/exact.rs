@@ -21,9 +21,7 @@ pub fn auc(probabilities: &[f32], labels: &[i8]) -> Result<f64, Error> {
 ///
 /// When the lengths differ or a label is above 1.
 pub fn average_precision(probabilities: &[f32], labels: &[i8]) -> Result<f64, Error> {
-    Ok(curve::average_precision(
-        groups(probabilities, labels)?.into_iter(),
-    ))
+    Ok(curve::average_precision(groups(probabilities, labels)?.into_iter()))
 }
 
 /// The threshold with the highest F1 under the prediction `probability > threshold`, and that F1.
@@ -58,11 +56,7 @@ pub(crate) struct Store {
 impl Store {
     pub fn push(&mut self, tally: &mut Tally, probabilities: &[f32], labels: &[i8]) {
         tally.sift(probabilities, labels, |probability, positive| {
-            let class = if positive {
-                &mut self.positives
-            } else {
-                &mut self.negatives
-            };
+            let class = if positive { &mut self.positives } else { &mut self.negatives };
             class.push(probability);
         });
     }
@@ -77,8 +71,7 @@ impl Store {
     pub fn groups(&self) -> Vec<Group> {
         let negatives = runs(&self.negatives);
         let positives = runs(&self.positives);
-        let mut merged: Vec<(u32, u64, u64)> =
-            Vec::with_capacity(positives.len() + negatives.len());
+        let mut merged: Vec<(u32, u64, u64)> = Vec::with_capacity(positives.len() + negatives.len());
         let (mut n, mut p) = (negatives.iter().peekable(), positives.iter().peekable());
         loop {
             let highest = match (p.peek(), n.peek()) {
@@ -111,12 +104,7 @@ impl Store {
 /// sort as the floats do, and as integers they sort faster.
 fn runs(probabilities: &[f32]) -> Vec<(u32, u64)> {
     // Without the sign, so that -0 is 0.
-    let mut bits: Vec<u32> = probabilities
-        .iter()
-        .map(|p| p.to_bits() & 0x7FFF_FFFF)
-        .collect();
+    let mut bits: Vec<u32> = probabilities.iter().map(|p| p.to_bits() & 0x7FFF_FFFF).collect();
     bits.sort_unstable_by(|a, b| b.cmp(a));
-    bits.chunk_by(|a, b| a == b)
-        .map(|run| (run[0], run.len() as u64))
-        .collect()
+    bits.chunk_by(|a, b| a == b).map(|run| (run[0], run.len() as u64)).collect()
 }

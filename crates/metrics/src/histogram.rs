@@ -38,10 +38,7 @@ impl Default for BinaryHistogram {
 impl BinaryHistogram {
     /// A histogram without pixels.
     pub fn new() -> Self {
-        Self {
-            tally: Tally::default(),
-            counts: vec![[0; 2]; BINS],
-        }
+        Self { tally: Tally::default(), counts: vec![[0; 2]; BINS] }
     }
 
     /// Counts one probability for each label.
@@ -85,10 +82,9 @@ impl BinaryHistogram {
 
     pub(crate) fn push_checked(&mut self, probabilities: &[f32], labels: &[i8]) {
         let counts = &mut self.counts;
-        self.tally
-            .sift(probabilities, labels, |probability, positive| {
-                counts[bin_of(probability)][usize::from(positive)] += 1;
-            });
+        self.tally.sift(probabilities, labels, |probability, positive| {
+            counts[bin_of(probability)][usize::from(positive)] += 1;
+        });
     }
 
     /// Takes over pixels that were sifted elsewhere, with their tally.
@@ -164,15 +160,9 @@ impl BinaryHistogram {
     /// everything positive; `NaN` and 1 or more, nothing.
     pub fn counts_at(&self, threshold: f64) -> BinaryCounts {
         let above = &self.counts[first_bin_above(threshold)..];
-        let (false_positives, true_positives) = above
-            .iter()
-            .fold((0, 0), |(fp, tp), bin| (fp + bin[0], tp + bin[1]));
-        curve::counts(
-            true_positives,
-            false_positives,
-            self.tally.positives,
-            self.tally.negatives,
-        )
+        let (false_positives, true_positives) =
+            above.iter().fold((0, 0), |(fp, tp), bin| (fp + bin[0], tp + bin[1]));
+        curve::counts(true_positives, false_positives, self.tally.positives, self.tally.negatives)
     }
 
     /// Area under the ROC curve, ties counted one half; `NaN` unless both classes are present.
@@ -222,10 +212,6 @@ impl BinaryHistogram {
             .enumerate()
             .rev()
             .filter(|(_, counts)| **counts != [0, 0])
-            .map(|(bin, &[negatives, positives])| Group {
-                threshold: lower_edge(bin),
-                positives,
-                negatives,
-            })
+            .map(|(bin, &[negatives, positives])| Group { threshold: lower_edge(bin), positives, negatives })
     }
 }

@@ -61,27 +61,14 @@ impl BinaryReport {
             floor: Some(floor),
             higher_is_better: Some(true),
         };
-        let described = |name, value| MetricValue {
-            name,
-            value,
-            floor: None,
-            higher_is_better: None,
-        };
+        let described = |name, value| MetricValue { name, value, floor: None, higher_is_better: None };
         let metrics = vec![
             scored("f1", counts.f1(), floors::f1(prevalence)),
-            scored(
-                "precision",
-                counts.precision(),
-                floors::precision(prevalence),
-            ),
+            scored("precision", counts.precision(), floors::precision(prevalence)),
             scored("recall", counts.recall(), floors::recall(positive_rate)),
             scored("iou", counts.iou(), floors::iou(prevalence)),
             scored("auc", scores.auc, floors::auc()),
-            scored(
-                "average_precision",
-                scores.average_precision,
-                floors::average_precision(prevalence),
-            ),
+            scored("average_precision", scores.average_precision, floors::average_precision(prevalence)),
             scored("best_f1", scores.best.1, floors::best_f1(prevalence)),
             described("best_threshold", scores.best.0),
             described("mean_probability", tally.mean_probability()),

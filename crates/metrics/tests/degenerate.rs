@@ -89,17 +89,11 @@ fn a_probability_of_one_half_is_predicted_negative() {
 fn lengths_and_labels_are_checked_before_anything_is_counted() {
     let mut histogram = BinaryHistogram::new();
     let mut evaluator = BinaryEvaluator::new();
-    let length = Error::Length {
-        probabilities: 2,
-        labels: 1,
-    };
+    let length = Error::Length { probabilities: 2, labels: 1 };
     assert_eq!(histogram.push(&[0.1, 0.2], &[1]), Err(length));
     assert_eq!(evaluator.push(&[0.1, 0.2], &[1]), Err(length));
     let label = Error::Label { index: 2, value: 2 };
-    assert_eq!(
-        histogram.push_parallel(&[0.1; 4], &[0, -1, 2, 3]),
-        Err(label)
-    );
+    assert_eq!(histogram.push_parallel(&[0.1; 4], &[0, -1, 2, 3]), Err(label));
     assert_eq!(evaluator.push(&[0.1; 4], &[0, -1, 2, 3]), Err(label));
     assert_eq!(exact::auc(&[0.1; 4], &[0, -1, 2, 3]), Err(label));
     assert_eq!((histogram.valid(), evaluator.valid()), (0, 0));
@@ -114,9 +108,8 @@ fn lengths_and_labels_are_checked_before_anything_is_counted() {
 fn threads_do_not_change_the_result() {
     // Enough pixels for several threads, where there are several.
     let pixels = 9_000_000_u32;
-    let probabilities: Vec<f32> = (0..pixels)
-        .map(|i| i.wrapping_mul(2_654_435_761) as f32 / u32::MAX as f32)
-        .collect();
+    let probabilities: Vec<f32> =
+        (0..pixels).map(|i| i.wrapping_mul(2_654_435_761) as f32 / u32::MAX as f32).collect();
     let labels: Vec<i8> = (0..pixels).map(|i| (i % 3) as i8 - 1).collect();
     let (mut one, mut many) = (BinaryHistogram::new(), BinaryHistogram::new());
     one.push(&probabilities, &labels).expect("valid");
@@ -133,9 +126,6 @@ fn counts_add_up() {
     assert_eq!(counts.iou(), 1.0 / 3.0);
     assert_eq!(counts.accuracy(), 0.5);
     let empty = BinaryCounts::default();
-    assert_eq!(
-        (empty.f1(), empty.precision(), empty.recall(), empty.iou()),
-        (0.0, 0.0, 0.0, 0.0)
-    );
+    assert_eq!((empty.f1(), empty.precision(), empty.recall(), empty.iou()), (0.0, 0.0, 0.0, 0.0));
     assert!(empty.accuracy().is_nan() && empty.prevalence().is_nan());
 }

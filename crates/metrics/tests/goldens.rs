@@ -1,9 +1,7 @@
 //! Against scikit-learn: `goldens/metrics.py` made the numbers and describes the inputs.
 
 use serde_json::Value;
-use trimtab_metrics::{
-    BinaryCounts, BinaryEvaluator, BinaryHistogram, BinaryReport, exact, floors,
-};
+use trimtab_metrics::{BinaryCounts, BinaryEvaluator, BinaryHistogram, BinaryReport, exact, floors};
 
 const GOLDENS: &str = include_str!("../../../goldens/metrics.json");
 /// What the histogram may lose to its bins.
@@ -25,13 +23,8 @@ impl Case {
 
     fn check(&self, what: &str, actual: f64, key: &str, tolerance: f64) {
         let expected = self.expected(key);
-        let agree =
-            (actual.is_nan() && expected.is_nan()) || (actual - expected).abs() <= tolerance;
-        assert!(
-            agree,
-            "{}: {what} {key} is {actual}, scikit-learn says {expected}",
-            self.name
-        );
+        let agree = (actual.is_nan() && expected.is_nan()) || (actual - expected).abs() <= tolerance;
+        assert!(agree, "{}: {what} {key} is {actual}, scikit-learn says {expected}", self.name);
     }
 }
 
@@ -66,18 +59,13 @@ fn cases() -> Vec<Case> {
     let goldens: Value = serde_json::from_str(GOLDENS).expect("goldens are JSON");
     let samples = goldens["samples"].as_u64().expect("samples");
     let cases = goldens["cases"].as_array().expect("cases");
-    cases
-        .iter()
-        .map(|expected| case(expected, samples))
-        .collect()
+    cases.iter().map(|expected| case(expected, samples)).collect()
 }
 
 fn case(expected: &Value, samples: u64) -> Case {
     let mut state = expected["seed"].as_u64().expect("seed");
     let mut draw = || {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 40) as f64 / 16_777_216.0
     };
     let name = expected["shape"].as_str().expect("shape");
@@ -149,20 +137,13 @@ fn exact_metrics_equal_scikit_learn() {
 fn the_histogram_equals_scikit_learn_within_its_bins() {
     for case in cases() {
         let mut histogram = BinaryHistogram::new();
-        histogram
-            .push(&case.probabilities, &case.labels)
-            .expect("push");
+        histogram.push(&case.probabilities, &case.labels).expect("push");
         let narrow = case.expected["shape"] == "narrow";
         let tolerance = if narrow { BINNED_NARROW } else { BINNED };
         report_agrees(&case, "histogram", &histogram.report(0.5), tolerance);
         let bound = histogram.auc_error_bound();
         if !bound.is_nan() {
-            case.check(
-                "histogram, by its own bound",
-                histogram.auc(),
-                "auc",
-                bound + 1e-12,
-            );
+            case.check("histogram, by its own bound", histogram.auc(), "auc", bound + 1e-12);
         }
     }
 }
@@ -171,19 +152,14 @@ fn the_histogram_equals_scikit_learn_within_its_bins() {
 fn beyond_its_limit_the_evaluator_is_the_histogram() {
     for case in cases() {
         let mut histogram = BinaryHistogram::new();
-        histogram
-            .push(&case.probabilities, &case.labels)
-            .expect("push");
+        histogram.push(&case.probabilities, &case.labels).expect("push");
         let mut evaluator = BinaryEvaluator::with_exact_limit(case.labels.len() / 2);
         for (p, y) in case.probabilities.chunks(999).zip(case.labels.chunks(999)) {
             evaluator.push(p, y).expect("push");
         }
         assert!(!evaluator.is_exact());
         // Through text, since NaN is not equal to itself.
-        assert_eq!(
-            format!("{:?}", evaluator.report(0.5)),
-            format!("{:?}", histogram.report(0.5)),
-        );
+        assert_eq!(format!("{:?}", evaluator.report(0.5)), format!("{:?}", histogram.report(0.5)),);
     }
 }
 
@@ -194,9 +170,7 @@ fn no_blind_predictor_beats_its_floor() {
             continue;
         }
         let mut histogram = BinaryHistogram::new();
-        histogram
-            .push(&case.probabilities, &case.labels)
-            .expect("push");
+        histogram.push(&case.probabilities, &case.labels).expect("push");
         for metric in histogram.report(0.5) {
             if let Some(floor) = metric.floor {
                 assert!(

@@ -3,7 +3,7 @@
 //! Everything that walks a network (optimizer, averages, checkpoints, counts) goes through the functions here, on
 //! *flat* tensors `[n]`: the rank of a parameter matters to nobody outside its layer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
@@ -20,6 +20,9 @@ const BUFFERS: [&str; 2] = ["running_mean", "running_var"];
 pub fn is_buffer(path: &str) -> bool {
     BUFFERS.contains(&path.rsplit('.').next().unwrap_or(path))
 }
+
+/// The entry of a safetensors header that holds our metadata.
+const METADATA: &str = "trimtab";
 
 /// Number of trained values, per group of `group_of(path)`, in order of the group's name.
 pub fn parameter_counts(module: &impl Module, group_of: fn(&str) -> &'static str) -> BTreeMap<String, u64> {
@@ -204,7 +207,11 @@ impl std::fmt::Display for LoadReport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} tensors match", self.matched)?;
         if let Some((path, asked, found)) = self.mismatched.first() {
-            write!(f, "; {} of another shape, e.g. {path}: {asked:?} asked for, {found:?} found", self.mismatched.len())?;
+            write!(
+                f,
+                "; {} of another shape, e.g. {path}: {asked:?} asked for, {found:?} found",
+                self.mismatched.len()
+            )?;
         }
         for (what, paths) in [("missing", &self.missing), ("unexpected", &self.unexpected)] {
             if let Some(first) = paths.first() {
@@ -218,7 +225,9 @@ impl std::fmt::Display for LoadReport {
 /// Parameters and buffers as the bytes of a safetensors file, f32, PyTorch's names and shapes.
 pub fn to_safetensors(module: &impl Module, metadata: &BTreeMap<String, String>) -> Vec<u8> {
     let mut tensors = Vec::new();
-    visit(module, &mut |path, shape, tensor| tensors.push((path.to_owned(), shape.to_vec(), bytes(tensor()))));
+    visit(module, &mut |path, shape, tensor| {
+        tensors.push((path.to_owned(), shape.to_vec(), bytes(tensor())))
+    });
     serialize(tensors, metadata)
 }
 
@@ -229,16 +238,23 @@ pub fn flat_to_safetensors(flat: &Flat, metadata: &BTreeMap<String, String>) -> 
 }
 
 fn bytes(tensor: Tensor<1>) -> Vec<u8> {
-    let values: Vec<f32> = tensor.into_data().convert::<f32>().try_into_vec().expect("converted to f32 just now");
+    let values: Vec<f32> =
+        tensor.into_data().convert::<f32>().try_into_vec().expect("converted to f32 just now");
     values.iter().flat_map(|v| v.to_le_bytes()).collect()
 }
 
 fn serialize(tensors: Vec<(String, Vec<usize>, Vec<u8>)>, metadata: &BTreeMap<String, String>) -> Vec<u8> {
     let views = tensors.iter().map(|(path, shape, bytes)| {
-        (path, TensorView::new(Dtype::F32, shape.clone(), bytes).expect("four bytes for each value of the shape"))
+        (
+            path,
+            TensorView::new(Dtype::F32, shape.clone(), bytes)
+                .expect("four bytes for each value of the shape"),
+        )
     });
-    let metadata = metadata.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
-    safetensors::serialize(views, Some(metadata)).expect("the views are valid and their names unique")
+    // One entry holding JSON: the header is written from a hash map, and the order of several would differ from run to run.
+    let json = serde_json::to_string(metadata).expect("text by text is JSON");
+    let metadata = (!metadata.is_empty()).then(|| HashMap::from([(METADATA.to_owned(), json)]));
+    safetensors::serialize(views, metadata).expect("the views are valid and their names unique")
 }
 
 /// Tensors of a safetensors file.
@@ -246,7 +262,7 @@ fn serialize(tensors: Vec<(String, Vec<usize>, Vec<u8>)>, metadata: &BTreeMap<St
 pub struct WeightsFile {
     path: PathBuf,
     tensors: BTreeMap<String, (Vec<usize>, Vec<f32>)>,
-    /// The free text entries of the file's header.
+    /// What was given as metadata when it was written; empty for files of other programs.
     pub metadata: BTreeMap<String, String>,
 }
 
@@ -256,17 +272,23 @@ impl WeightsFile {
     /// # Errors
     /// The file cannot be read, is damaged, or holds a type other than f32.
     pub fn read(path: &Path) -> Result<Self, WeightsError> {
-        let bytes = std::fs::read(path).map_err(|source| WeightsError::Io { path: path.to_owned(), source })?;
+        let bytes =
+            std::fs::read(path).map_err(|source| WeightsError::Io { path: path.to_owned(), source })?;
         let bad = |problem: String| WeightsError::Format { path: path.to_owned(), problem };
         let file = SafeTensors::deserialize(&bytes).map_err(|e| bad(e.to_string()))?;
         let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| bad(e.to_string()))?;
-        let metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
+        let ours = header.metadata().as_ref().and_then(|m| m.get(METADATA));
+        let metadata = ours.map(|json| serde_json::from_str(json)).transpose();
+        let metadata = metadata
+            .map_err(|e| bad(format!("the entry \"{METADATA}\" of the header: {e}")))?
+            .unwrap_or_default();
         let mut tensors = BTreeMap::new();
         for (name, view) in file.iter() {
             if view.dtype() != Dtype::F32 {
                 return Err(bad(format!("tensor {name} is of type {:?}; F32 is accepted", view.dtype())));
             }
-            let values = view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+            let values =
+                view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
             tensors.insert(name.to_owned(), (view.shape().to_vec(), values));
         }
         Ok(Self { path: path.to_owned(), tensors, metadata })
@@ -308,7 +330,8 @@ impl WeightsFile {
 
     /// All tensors, flat, on the device of `module`'s parameters.
     pub fn flat(&self, device: &burn::tensor::Device) -> Flat {
-        let tensor = |values: &Vec<f32>| Tensor::from_data(TensorData::new(values.clone(), [values.len()]), device);
+        let tensor =
+            |values: &Vec<f32>| Tensor::from_data(TensorData::new(values.clone(), [values.len()]), device);
         self.tensors.iter().map(|(path, (_, values))| (path.clone(), tensor(values))).collect()
     }
 }

@@ -14,9 +14,11 @@ pub fn constant(value: f64) -> Schedule {
 ///
 /// Step `s < warmup` has `peak (s + 1) / warmup`: the first step is not zero, the last of the warm-up is `peak`.
 pub fn warmup(peak: f64, warmup: u64, after: Schedule) -> Schedule {
-    Box::new(move |step| {
-        if step < warmup { peak * ((step + 1) as f64 / warmup as f64) } else { after(step - warmup) }
-    })
+    Box::new(
+        move |step| {
+            if step < warmup { peak * ((step + 1) as f64 / warmup as f64) } else { after(step - warmup) }
+        },
+    )
 }
 
 /// From `peak` at step 0 linearly towards 0 at `horizon`, and 0 from there on.

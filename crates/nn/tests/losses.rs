@@ -41,11 +41,24 @@ fn values_and_gradients_equal_pytorch() {
             "consistency" => probability_mse(logits.clone(), tensor(&golden.teacher, &device)),
             other => panic!("no such case: {other}"),
         };
-        let gradient = logits.grad(&loss.backward()).unwrap().into_data().convert::<f64>().try_into_vec::<f64>().unwrap();
+        let gradient = logits
+            .grad(&loss.backward())
+            .unwrap()
+            .into_data()
+            .convert::<f64>()
+            .try_into_vec::<f64>()
+            .unwrap();
         let value = f64::from(loss.into_scalar::<f32>());
-        assert!((value - case.value).abs() <= 1e-5 * case.value.abs().max(1.0), "{name}: {value} against {}", case.value);
+        assert!(
+            (value - case.value).abs() <= 1e-5 * case.value.abs().max(1.0),
+            "{name}: {value} against {}",
+            case.value
+        );
         for (i, (ours, theirs)) in gradient.iter().zip(&case.gradient).enumerate() {
-            assert!((ours - theirs).abs() <= 1e-5 * theirs.abs().max(0.1), "{name}[{i}]: {ours} against {theirs}");
+            assert!(
+                (ours - theirs).abs() <= 1e-5 * theirs.abs().max(0.1),
+                "{name}[{i}]: {ours} against {theirs}"
+            );
         }
     }
 }

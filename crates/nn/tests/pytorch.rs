@@ -11,7 +11,10 @@ use trimtab_nn::params;
 
 /// A `.npy` file of f32, version 1.0.
 fn npy(values: &[f32], shape: [usize; 4]) -> Vec<u8> {
-    let mut header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, {}, {}, {}), }}", shape[0], shape[1], shape[2], shape[3]);
+    let mut header = format!(
+        "{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, {}, {}, {}), }}",
+        shape[0], shape[1], shape[2], shape[3]
+    );
     while !(10 + header.len() + 1).is_multiple_of(64) {
         header.push(' ');
     }
@@ -26,7 +29,8 @@ fn npy(values: &[f32], shape: [usize; 4]) -> Vec<u8> {
 #[test]
 fn a_trained_checkpoint_gives_the_same_output_in_pytorch() {
     let python = std::env::var("TRIMTAB_PYTHON").unwrap_or_else(|_| "python3".to_owned());
-    let there = Command::new(&python).args(["-c", "import torch, numpy"]).output().is_ok_and(|o| o.status.success());
+    let there =
+        Command::new(&python).args(["-c", "import torch, numpy"]).output().is_ok_and(|o| o.status.success());
     if !there {
         eprintln!("skipped: {python} has no torch; set TRIMTAB_PYTHON");
         return;
@@ -59,7 +63,8 @@ fn a_trained_checkpoint_gives_the_same_output_in_pytorch() {
     let output: Vec<f32> = net.forward(x).into_data().try_into_vec().unwrap();
 
     let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("model.safetensors"), params::to_safetensors(&net, &BTreeMap::new())).unwrap();
+    std::fs::write(dir.path().join("model.safetensors"), params::to_safetensors(&net, &BTreeMap::new()))
+        .unwrap();
     std::fs::write(dir.path().join("input.npy"), npy(&input, shape)).unwrap();
     std::fs::write(dir.path().join("output.npy"), npy(&output, shape)).unwrap();
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../goldens/unet2d_checkpoint.py");

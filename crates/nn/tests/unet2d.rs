@@ -120,21 +120,29 @@ fn twenty_steps_of_adamw_with_clipping_equal_pytorch() {
         let shape = [2, 1, 32, 32];
         let logits = net.forward_train(tensor4(&x, shape, &device));
         let (t, v) = (tensor4(&target, shape, &device), tensor4(&valid, shape, &device));
-        let loss = focal_loss(logits.clone(), t.clone(), v.clone(), 0.7, 2.0, 1.0) * 0.7 + dice_loss(logits, t, v, 1.0) * 0.3;
+        let loss = focal_loss(logits.clone(), t.clone(), v.clone(), 0.7, 2.0, 1.0) * 0.7
+            + dice_loss(logits, t, v, 1.0) * 0.3;
         let value = f64::from(loss.clone().into_scalar::<f32>());
         let mut gradients = params::gradients(&net, loss.backward());
         let norm = global_norm(&gradients);
         clip_by_global_norm(&mut gradients, norm, 0.05);
         net = optimizer.step(net, gradients, |_| 1e-3, None).0;
-        assert!((value - golden.float32.loss[step]).abs() < 1e-4, "step {step}: {value} against {}", golden.float32.loss[step]);
+        assert!(
+            (value - golden.float32.loss[step]).abs() < 1e-4,
+            "step {step}: {value} against {}",
+            golden.float32.loss[step]
+        );
         let theirs = golden.float32.gradient_norm[step];
         assert!((norm - theirs).abs() < 5e-3 * theirs, "step {step}: gradient norm {norm} against {theirs}");
     }
     // Inference: the running statistics agree too.
     let plain = Device::flex();
     let net = params::copy(unet(4, &plain), &params::flat(&net));
-    let logits: Vec<f32> =
-        net.forward(tensor4(&Lcg(3).vec(32 * 48), [1, 1, 32, 48], &plain)).into_data().try_into_vec().unwrap();
+    let logits: Vec<f32> = net
+        .forward(tensor4(&Lcg(3).vec(32 * 48), [1, 1, 32, 48], &plain))
+        .into_data()
+        .try_into_vec()
+        .unwrap();
     let mean = logits.iter().map(|v| f64::from(*v)).sum::<f64>() / logits.len() as f64;
     assert!((mean - golden.float32.eval_mean).abs() < 1e-3, "{mean} against {}", golden.float32.eval_mean);
     for (ours, theirs) in logits.iter().zip(&golden.float32.eval_first) {
@@ -189,7 +197,8 @@ fn a_frozen_encoder_neither_learns_nor_moves_its_statistics() {
 fn an_average_follows_the_live_weights_without_touching_them() {
     let (live, start) = (unet(2, &Device::flex()), fill(unet(2, &Device::flex()), 9));
     let live_flat = params::flat(&live);
-    let value = |flat: &params::Flat, path: &str| flat[path].clone().into_data().try_into_vec::<f32>().unwrap()[0];
+    let value =
+        |flat: &params::Flat, path: &str| flat[path].clone().into_data().try_into_vec::<f32>().unwrap()[0];
     let (path, buffer) = ("head.weight", "encoder.0.norm1.running_var");
     let (old, new) = (value(&params::flat(&start), path), value(&live_flat, path));
     let averaged = params::flat(&average(start.clone(), &live_flat, 0.75, Buffers::Copy));

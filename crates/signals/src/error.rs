@@ -68,18 +68,10 @@ pub enum Error {
 
 impl Error {
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::Io {
-            action,
-            path: path.to_owned(),
-            source,
-        }
+        move |source| Self::Io { action, path: path.to_owned(), source }
     }
 
     pub(crate) fn line(path: &Path, line: u64, reason: impl Into<String>) -> Self {
-        Self::Line {
-            path: path.to_owned(),
-            line,
-            reason: reason.into(),
-        }
+        Self::Line { path: path.to_owned(), line, reason: reason.into() }
     }
 }

@@ -26,21 +26,15 @@ impl Facts {
         let mut pending = vec![(String::new(), value)];
         while let Some((key, value)) = pending.pop() {
             let under = |part: &str| {
-                if key.is_empty() {
-                    part.to_owned()
-                } else {
-                    format!("{key}.{part}")
-                }
+                if key.is_empty() { part.to_owned() } else { format!("{key}.{part}") }
             };
             match &value {
                 Value::Object(table) => {
                     pending.extend(table.iter().map(|(part, v)| (under(part), v.clone())));
                 }
-                Value::Array(list) => pending.extend(
-                    list.iter()
-                        .enumerate()
-                        .map(|(at, v)| (under(&at.to_string()), v.clone())),
-                ),
+                Value::Array(list) => {
+                    pending.extend(list.iter().enumerate().map(|(at, v)| (under(&at.to_string()), v.clone())))
+                }
                 _ => {}
             }
             if !key.is_empty() {
@@ -82,11 +76,7 @@ impl Facts {
 
     /// An array of numbers; `None` when any element is something else.
     pub fn numbers(&self, key: &str) -> Option<Vec<f64>> {
-        self.get(key)?
-            .as_array()?
-            .iter()
-            .map(Value::as_f64)
-            .collect()
+        self.get(key)?.as_array()?.iter().map(Value::as_f64).collect()
     }
 
     /// All keys and values, by key.

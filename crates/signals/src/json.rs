@@ -91,14 +91,8 @@ mod tests {
     #[test]
     fn tokens_are_read_outside_strings_only() {
         check(r#"{"a":NaN}"#, Some(r#"{"a":"NaN"}"#));
-        check(
-            r#"{"a":[-Infinity, Infinity],"b":-1}"#,
-            Some(r#"{"a":["-Infinity","Infinity"],"b":-1}"#),
-        );
-        check(
-            r#"{"NaN":"say \"NaN\" \\","b":NaN}"#,
-            Some(r#"{"NaN":"say \"NaN\" \\","b":"NaN"}"#),
-        );
+        check(r#"{"a":[-Infinity, Infinity],"b":-1}"#, Some(r#"{"a":["-Infinity","Infinity"],"b":-1}"#));
+        check(r#"{"NaN":"say \"NaN\" \\","b":NaN}"#, Some(r#"{"NaN":"say \"NaN\" \\","b":"NaN"}"#));
         check(r#"{"a":NaNa}"#, None);
         check(r#"{"a":N}"#, None);
         check(r#"{"a":"NaN"#, None);
@@ -108,18 +102,7 @@ mod tests {
 
     #[test]
     fn numbers_read_back_to_the_same_bits() {
-        for value in [
-            0.0,
-            -0.0,
-            0.1,
-            1e-7,
-            1e300,
-            5e-324,
-            f64::MAX,
-            -1.0 / 3.0,
-            1e16,
-            123456789.0,
-        ] {
+        for value in [0.0, -0.0, 0.1, 1e-7, 1e300, 5e-324, f64::MAX, -1.0 / 3.0, 1e16, 123456789.0] {
             let mut line = String::new();
             push_number(&mut line, value);
             let back = parse(line.as_bytes()).ok().and_then(|value| number(&value));

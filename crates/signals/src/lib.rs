@@ -37,8 +37,7 @@ pub use info::{MetricSummary, RunInfo, Status, Summary};
 pub use names::Signal;
 pub use record::{Event, Record};
 pub use run_dir::{
-    CHECKPOINTS, CONFIG, EVENTS, Events, RUN_INFO, Records, Resumed, RunReader, RunWriter, SIGNALS,
-    SUMMARY,
+    CHECKPOINTS, CONFIG, EVENTS, Events, RUN_INFO, Records, Resumed, RunReader, RunWriter, SIGNALS, SUMMARY,
 };
 pub use schemas::schemas;
 pub use trace::{Column, Trace};

@@ -166,19 +166,13 @@ mod tests {
     fn names_are_unique_and_well_formed() {
         let mut seen = HashSet::new();
         for signal in ALL {
-            assert!(
-                seen.insert(signal.name),
-                "{} is declared twice",
-                signal.name
-            );
+            assert!(seen.insert(signal.name), "{} is declared twice", signal.name);
             let parts: Vec<&str> = signal.name.split('/').collect();
             assert_eq!(parts.len(), 2, "{} is area/quantity", signal.name);
             for part in parts {
                 assert!(
                     part.starts_with(|c: char| c.is_ascii_lowercase())
-                        && part
-                            .chars()
-                            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_'),
+                        && part.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_'),
                     "{} is lower case with underscores",
                     signal.name,
                 );
@@ -218,10 +212,7 @@ mod tests {
 
     #[test]
     fn a_logged_name_is_traced_back_to_its_signal() {
-        assert_eq!(
-            OPTIM_LEARNING_RATE.group("head"),
-            "optim/learning_rate/head"
-        );
+        assert_eq!(OPTIM_LEARNING_RATE.group("head"), "optim/learning_rate/head");
         assert_eq!(of("optim/learning_rate/head"), Some(&OPTIM_LEARNING_RATE));
         assert_eq!(of("val/f1"), Some(&VAL_F1));
         assert_eq!(of("val/f1_other"), None);

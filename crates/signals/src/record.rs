@@ -24,12 +24,7 @@ pub struct Record {
 impl Record {
     /// A record without signals.
     pub fn new(step: u64, epoch: u64, time: f64) -> Self {
-        Self {
-            step,
-            epoch,
-            time,
-            values: Vec::new(),
-        }
+        Self { step, epoch, time, values: Vec::new() }
     }
 
     /// Adds the value of a signal.
@@ -51,20 +46,14 @@ impl Record {
 
     /// The value of a name; `None` when it was not measured.
     pub fn get(&self, name: &str) -> Option<f64> {
-        self.values
-            .iter()
-            .find(|(known, _)| known == name)
-            .map(|&(_, value)| value)
+        self.values.iter().find(|(known, _)| known == name).map(|&(_, value)| value)
     }
 
     /// The first name that cannot be written, and why.
     pub(crate) fn problem(&self) -> Option<(&str, &'static str)> {
         self.values.iter().enumerate().find_map(|(at, (name, _))| {
             if RESERVED.contains(&name.as_str()) {
-                Some((
-                    name.as_str(),
-                    "is the name of a field of the record, not of a signal",
-                ))
+                Some((name.as_str(), "is the name of a field of the record, not of a signal"))
             } else if self.values[..at].iter().any(|(earlier, _)| earlier == name) {
                 Some((name.as_str(), "has two values in one record"))
             } else {
@@ -95,12 +84,7 @@ impl Record {
             .filter(|(name, _)| !RESERVED.contains(&name.as_str()))
             .filter_map(|(name, value)| Some((name, json::number(&value)?)))
             .collect();
-        Ok(Self {
-            step,
-            epoch,
-            time,
-            values,
-        })
+        Ok(Self { step, epoch, time, values })
     }
 }
 
@@ -179,9 +163,7 @@ fn position(fields: &Map<String, Value>) -> Result<(u64, u64, f64), String> {
         None => return Err("`step` is missing".to_owned()),
     };
     let epoch = match fields.get("epoch") {
-        Some(epoch) => {
-            whole(epoch).ok_or_else(|| format!("`epoch` is {epoch}, not a whole number"))?
-        }
+        Some(epoch) => whole(epoch).ok_or_else(|| format!("`epoch` is {epoch}, not a whole number"))?,
         None => 0,
     };
     let time = fields.get("time").and_then(json::number);
@@ -193,7 +175,6 @@ fn whole(value: &Value) -> Option<u64> {
     value.as_u64().or_else(|| {
         let float = value.as_f64()?;
         // Above 2^53 a float no longer names one integer.
-        (float.fract() == 0.0 && (0.0..=9_007_199_254_740_992.0).contains(&float))
-            .then_some(float as u64)
+        (float.fract() == 0.0 && (0.0..=9_007_199_254_740_992.0).contains(&float)).then_some(float as u64)
     })
 }

@@ -83,8 +83,7 @@ impl RunWriter {
     /// [`Error::NotARun`] when there is no `signals.jsonl`; [`Error::Io`].
     pub fn resume(path: impl AsRef<Path>, keep_through_step: u64) -> Result<Self, Error> {
         let path = path.as_ref().to_owned();
-        let (signals, events, summary) =
-            (path.join(SIGNALS), path.join(EVENTS), path.join(SUMMARY));
+        let (signals, events, summary) = (path.join(SIGNALS), path.join(EVENTS), path.join(SUMMARY));
         if !signals.is_file() {
             return Err(Error::NotARun { path });
         }
@@ -140,11 +139,7 @@ impl RunWriter {
     /// written then, not even in part.
     pub fn record(&mut self, record: &Record) -> Result<(), Error> {
         if let Some((name, problem)) = record.problem() {
-            return Err(Error::Record {
-                step: record.step,
-                name: name.to_owned(),
-                problem,
-            });
+            return Err(Error::Record { step: record.step, name: name.to_owned(), problem });
         }
         self.signals.append(&record.to_line())
     }
@@ -187,10 +182,8 @@ impl RunWriter {
 
     fn write_document(&self, name: &str, document: &impl Serialize) -> Result<(), Error> {
         let path = self.path.join(name);
-        let mut text = serde_json::to_vec_pretty(document).map_err(|source| Error::Document {
-            path: path.clone(),
-            source,
-        })?;
+        let mut text = serde_json::to_vec_pretty(document)
+            .map_err(|source| Error::Document { path: path.clone(), source })?;
         text.push(b'\n');
         replace(&path, &text)
     }
@@ -212,19 +205,12 @@ impl Log {
             .create_new(true)
             .open(&path)
             .map_err(Error::io("create", &path))?;
-        Ok(Self {
-            path,
-            file,
-            length: 0,
-        })
+        Ok(Self { path, file, length: 0 })
     }
 
     fn append_to(path: PathBuf) -> Result<Self, Error> {
-        let file = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(&path)
-            .map_err(Error::io("open", &path))?;
+        let file =
+            OpenOptions::new().append(true).create(true).open(&path).map_err(Error::io("open", &path))?;
         let length = file.metadata().map_err(Error::io("read", &path))?.len();
         Ok(Self { path, file, length })
     }
@@ -317,10 +303,8 @@ impl Lines {
     fn next_line(&mut self) -> Result<Option<&[u8]>, Error> {
         loop {
             self.buffer.clear();
-            let read = self
-                .reader
-                .read_until(b'\n', &mut self.buffer)
-                .map_err(Error::io("read", &self.path))?;
+            let read =
+                self.reader.read_until(b'\n', &mut self.buffer).map_err(Error::io("read", &self.path))?;
             if read == 0 {
                 return Ok(None);
             }
@@ -479,10 +463,7 @@ impl RunReader {
     ///
     /// [`Error::Io`] when `signals.jsonl` cannot be opened.
     pub fn records(&self) -> Result<Records, Error> {
-        Ok(Records {
-            lines: Some(Lines::open(&self.path.join(SIGNALS))?),
-            torn: false,
-        })
+        Ok(Records { lines: Some(Lines::open(&self.path.join(SIGNALS))?), torn: false })
     }
 
     /// The events; none when there is no `events.jsonl`.

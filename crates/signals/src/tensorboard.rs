@@ -64,10 +64,7 @@ impl TensorBoardWriter {
             .create_new(true)
             .open(&path)
             .map_err(Error::io("create", &path))?;
-        let mut writer = Self {
-            path,
-            file: BufWriter::new(file),
-        };
+        let mut writer = Self { path, file: BufWriter::new(file) };
         let wall_time = now.as_secs_f64();
         let mut version = event(wall_time, 0);
         bytes_field(&mut version, EVENT_FILE_VERSION, b"brain.Event:2");
@@ -94,13 +91,7 @@ impl TensorBoardWriter {
     /// # Errors
     ///
     /// [`Error::Io`].
-    pub fn write_scalar(
-        &mut self,
-        step: u64,
-        wall_time: f64,
-        tag: &str,
-        value: f64,
-    ) -> Result<(), Error> {
+    pub fn write_scalar(&mut self, step: u64, wall_time: f64, tag: &str, value: f64) -> Result<(), Error> {
         self.write_scalars(step, wall_time, [(tag, value)])
     }
 
@@ -150,9 +141,7 @@ impl TensorBoardWriter {
         record.extend_from_slice(&masked_crc(&length).to_le_bytes());
         record.extend_from_slice(event);
         record.extend_from_slice(&masked_crc(event).to_le_bytes());
-        self.file
-            .write_all(&record)
-            .map_err(Error::io("write", &self.path))
+        self.file.write_all(&record).map_err(Error::io("write", &self.path))
     }
 }
 
@@ -208,9 +197,7 @@ fn bytes_field(message: &mut Vec<u8>, field: u32, bytes: &[u8]) {
 
 /// CRC-32C, rotated and offset as TFRecord wants it, so that a checksum of checksums is of use.
 fn masked_crc(bytes: &[u8]) -> u32 {
-    crc32c::crc32c(bytes)
-        .rotate_right(15)
-        .wrapping_add(0xA282_EAD8)
+    crc32c::crc32c(bytes).rotate_right(15).wrapping_add(0xA282_EAD8)
 }
 
 /// The highest start time among the event files of a folder.
@@ -239,20 +226,10 @@ fn host() -> String {
     let name: String = name
         .trim()
         .chars()
-        .map(|c| {
-            if c.is_ascii_alphanumeric() || c == '-' || c == '_' {
-                c
-            } else {
-                '-'
-            }
-        })
+        .map(|c| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '-' })
         .take(64)
         .collect();
-    if name.is_empty() {
-        "localhost".to_owned()
-    } else {
-        name
-    }
+    if name.is_empty() { "localhost".to_owned() } else { name }
 }
 
 #[cfg(test)]
@@ -263,10 +240,7 @@ mod tests {
     fn checksums_are_masked_as_in_the_tfrecord_format() {
         // The frame of every event file starts with an 24-byte version event; its length's checksum is
         // well known from such files: 18 00 00 00 00 00 00 00 a3 7f 4b 22.
-        assert_eq!(
-            masked_crc(&24_u64.to_le_bytes()).to_le_bytes(),
-            [0xa3, 0x7f, 0x4b, 0x22]
-        );
+        assert_eq!(masked_crc(&24_u64.to_le_bytes()).to_le_bytes(), [0xa3, 0x7f, 0x4b, 0x22]);
     }
 
     #[test]

@@ -97,10 +97,7 @@ impl Column {
 
     fn through(&self, step: u64) -> Self {
         let end = self.steps.partition_point(|&known| known <= step);
-        Self {
-            steps: self.steps[..end].to_vec(),
-            values: self.values[..end].to_vec(),
-        }
+        Self { steps: self.steps[..end].to_vec(), values: self.values[..end].to_vec() }
     }
 }
 
@@ -163,11 +160,7 @@ impl Trace {
     /// The best value of a name that is not `NaN`; the earliest among equals.
     pub fn best(&self, name: &str, higher_is_better: bool) -> Option<(u64, f64)> {
         let column = self.get(name)?;
-        if higher_is_better {
-            column.highest()
-        } else {
-            column.lowest()
-        }
+        if higher_is_better { column.highest() } else { column.lowest() }
     }
 
     /// Names that were measured, in alphabetical order.
@@ -177,9 +170,7 @@ impl Trace {
 
     /// All columns by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Column)> {
-        self.columns
-            .iter()
-            .map(|(name, column)| (name.as_str(), column))
+        self.columns.iter().map(|(name, column)| (name.as_str(), column))
     }
 
     /// Every step at which anything was measured, ascending.
@@ -197,11 +188,7 @@ impl Trace {
 
     /// The last step at which anything was measured.
     pub fn last_step(&self) -> Option<u64> {
-        self.columns
-            .values()
-            .chain([&self.epochs])
-            .filter_map(|column| column.steps().last().copied())
-            .max()
+        self.columns.values().chain([&self.epochs]).filter_map(|column| column.steps().last().copied()).max()
     }
 
     /// Epoch of each record.
@@ -223,11 +210,7 @@ impl Trace {
             .map(|(name, column)| (name.clone(), column.through(step)))
             .filter(|(_, column)| !column.is_empty())
             .collect();
-        Self {
-            columns,
-            epochs: self.epochs.through(step),
-            times: self.times.through(step),
-        }
+        Self { columns, epochs: self.epochs.through(step), times: self.times.through(step) }
     }
 }
 
@@ -249,12 +232,8 @@ mod tests {
     fn trace() -> Trace {
         [
             Record::new(1, 0, 0.5).with(&names::LOSS_TOTAL, 2.0),
-            Record::new(2, 0, 1.0)
-                .with(&names::LOSS_TOTAL, f64::NAN)
-                .with(&names::VAL_F1, 0.25),
-            Record::new(3, 1, 1.5)
-                .with(&names::LOSS_TOTAL, 0.5)
-                .with(&names::VAL_F1, 0.5),
+            Record::new(2, 0, 1.0).with(&names::LOSS_TOTAL, f64::NAN).with(&names::VAL_F1, 0.25),
+            Record::new(3, 1, 1.5).with(&names::LOSS_TOTAL, 0.5).with(&names::VAL_F1, 0.5),
             Record::new(4, 1, 2.0).with(&names::VAL_F1, 0.5),
         ]
         .into_iter()
@@ -308,19 +287,10 @@ mod tests {
     #[test]
     fn groups_of_a_signal_are_found_and_others_are_not() {
         let mut trace = Trace::new();
-        for name in [
-            "val/f1",
-            "val/f1/student",
-            "val/f1/teacher",
-            "val/f1_old",
-            "val/iou",
-        ] {
+        for name in ["val/f1", "val/f1/student", "val/f1/teacher", "val/f1_old", "val/iou"] {
             trace.insert(name, 1, 1.0);
         }
-        let groups: Vec<&str> = trace
-            .groups(&names::VAL_F1)
-            .map(|(group, _)| group)
-            .collect();
+        let groups: Vec<&str> = trace.groups(&names::VAL_F1).map(|(group, _)| group).collect();
         assert_eq!(groups, ["", "student", "teacher"]);
     }
 }

@@ -22,12 +22,7 @@ fn record(step: u64) -> Record {
 }
 
 fn event(step: u64, kind: &str) -> Event {
-    Event {
-        step,
-        kind: kind.to_owned(),
-        message: format!("{kind} at {step}"),
-        ..Event::default()
-    }
+    Event { step, kind: kind.to_owned(), message: format!("{kind} at {step}"), ..Event::default() }
 }
 
 fn run_of(path: &Path, steps: std::ops::RangeInclusive<u64>) -> RunWriter {
@@ -40,10 +35,7 @@ fn run_of(path: &Path, steps: std::ops::RangeInclusive<u64>) -> RunWriter {
 }
 
 fn read(path: &Path) -> Vec<Record> {
-    let records = RunReader::open(path)
-        .expect("a run")
-        .records()
-        .expect("open");
+    let records = RunReader::open(path).expect("a run").records().expect("open");
     records.collect::<Result<_, _>>().expect("readable")
 }
 
@@ -54,10 +46,7 @@ fn a_used_directory_is_not_overwritten() {
     let error = RunWriter::create(&path).expect_err("used");
     assert!(matches!(error, Error::AlreadyUsed { .. }));
     let message = error.to_string();
-    assert!(
-        message.contains("already used") && message.contains("resume"),
-        "{message}"
-    );
+    assert!(message.contains("already used") && message.contains("resume"), "{message}");
     assert_eq!(read(&path), [record(1)]);
 }
 
@@ -79,11 +68,7 @@ fn lines_are_the_documented_json() {
         .with(&names::LOSS_DICE, f64::NEG_INFINITY);
     record.push_group(&names::OPTIM_LEARNING_RATE, "head", 1e-7);
     run.record(&record).expect("write");
-    run.event(&Event {
-        data: json!({"from": 3}),
-        ..event(7, "rollback")
-    })
-    .expect("write");
+    run.event(&Event { data: json!({"from": 3}), ..event(7, "rollback") }).expect("write");
     run.event(&event(8, "stop")).expect("write");
     assert_eq!(
         fs::read_to_string(path.join("signals.jsonl")).expect("read"),
@@ -125,18 +110,10 @@ fn resuming_drops_what_came_after_the_checkpoint() {
     assert_eq!(read(&path), (1..=7).map(record).collect::<Vec<_>>());
     let reader = RunReader::open(&path).expect("a run");
     assert_eq!(reader.events().expect("open").count(), 6);
-    assert_eq!(
-        reader.summary().expect("readable"),
-        None,
-        "the run has not ended"
-    );
+    assert_eq!(reader.summary().expect("readable"), None, "the run has not ended");
     let hidden = fs::read_dir(&path)
         .expect("list")
-        .filter(|entry| {
-            entry
-                .as_ref()
-                .is_ok_and(|e| e.file_name().to_string_lossy().starts_with('.'))
-        })
+        .filter(|entry| entry.as_ref().is_ok_and(|e| e.file_name().to_string_lossy().starts_with('.')))
         .count();
     assert_eq!(hidden, 0, "no temporary file is left");
 }
@@ -169,14 +146,8 @@ fn a_torn_last_line_is_dropped_on_resume_and_passed_over_on_reading() {
 #[test]
 fn resuming_what_is_not_a_run_says_so() {
     let (folder, path) = folder();
-    assert!(matches!(
-        RunWriter::resume(&path, 1),
-        Err(Error::NotARun { .. })
-    ));
-    assert!(matches!(
-        RunReader::open(folder.path()),
-        Err(Error::NotARun { .. })
-    ));
+    assert!(matches!(RunWriter::resume(&path, 1), Err(Error::NotARun { .. })));
+    assert!(matches!(RunReader::open(folder.path()), Err(Error::NotARun { .. })));
 }
 
 #[test]
@@ -206,10 +177,7 @@ fn foreign_and_future_lines_are_read() {
     assert_eq!(records[0].values, [("a/b".to_owned(), 1.0)]);
     assert!(records[0].time.is_nan());
     assert_eq!((records[1].step, records[1].time), (2, 3.0));
-    assert!(
-        records[1].get("a/b").is_some_and(f64::is_nan),
-        "null is an undefined measurement"
-    );
+    assert!(records[1].get("a/b").is_some_and(f64::is_nan), "null is an undefined measurement");
     assert!(records[1].get("a/c").is_some_and(f64::is_nan));
     assert_eq!(records[1].get("a/d"), None);
 }
@@ -274,10 +242,7 @@ fn the_summary_is_the_documented_json() {
          \"metrics\":{\"val/f1\":{\"best\":0.75,\"best_step\":10,\"last\":null,\"floor\":0.5},\
          \"val/auc\":{\"best\":null,\"best_step\":null,\"last\":null,\"floor\":null}}}"
     );
-    let read = RunReader::open(&path)
-        .expect("a run")
-        .summary()
-        .expect("readable");
+    let read = RunReader::open(&path).expect("a run").summary().expect("readable");
     let mut expected = summary();
     expected.metrics["val/f1"].last = None;
     assert_eq!(read, Some(expected));
@@ -294,10 +259,7 @@ fn documents_read_back_and_keep_their_order() {
         seed: u64::MAX,
         threads: 2,
         class_counts: IndexMap::from([("1".to_owned(), 3), ("0".to_owned(), 9)]),
-        parameter_counts: IndexMap::from([
-            ("head".to_owned(), 4098),
-            ("backbone".to_owned(), 46_155_072),
-        ]),
+        parameter_counts: IndexMap::from([("head".to_owned(), 4098), ("backbone".to_owned(), 46_155_072)]),
         steps_planned: 100,
         started_at: "2026-01-02T03:04:05Z".to_owned(),
         ..RunInfo::default()
@@ -306,10 +268,7 @@ fn documents_read_back_and_keep_their_order() {
     run.write_config("seed = 1 # default\n").expect("write");
     let reader = RunReader::open(&path).expect("a run");
     assert_eq!(reader.info().expect("readable"), Some(info));
-    assert_eq!(
-        reader.config().expect("readable").as_deref(),
-        Some("seed = 1 # default\n")
-    );
+    assert_eq!(reader.config().expect("readable").as_deref(), Some("seed = 1 # default\n"));
     let text = fs::read_to_string(path.join("run.json")).expect("read");
     assert!(text.find("head").expect("head") < text.find("backbone").expect("backbone"));
     fs::write(path.join("run.json"), "{\"version\": 3}").expect("write");

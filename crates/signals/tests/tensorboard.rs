@@ -19,9 +19,7 @@ fn write(writer: &mut TensorBoardWriter, steps: std::ops::RangeInclusive<u64>, s
         let mut record = Record::new(step, 0, 0.0).with(&names::LOSS_TOTAL, scale * value(step));
         record.push_group(&names::VAL_F1, "teacher", 0.5);
         writer.write_record(&record, wall_time).expect("write");
-        writer
-            .write_scalar(step, wall_time, "grad/norm", f64::NAN)
-            .expect("write");
+        writer.write_scalar(step, wall_time, "grad/norm", f64::NAN).expect("write");
     }
     writer.flush().expect("flush");
 }
@@ -29,25 +27,13 @@ fn write(writer: &mut TensorBoardWriter, steps: std::ops::RangeInclusive<u64>, s
 /// A Python that has the `tensorboard` package: `TRIMTAB_PYTHON`, else `python3`.
 fn python() -> Option<String> {
     let python = std::env::var("TRIMTAB_PYTHON").unwrap_or_else(|_| "python3".to_owned());
-    let import = Command::new(&python)
-        .args(["-c", "import tensorboard"])
-        .output();
-    import
-        .is_ok_and(|output| output.status.success())
-        .then_some(python)
+    let import = Command::new(&python).args(["-c", "import tensorboard"]).output();
+    import.is_ok_and(|output| output.status.success()).then_some(python)
 }
 
 fn read(python: &str, folder: &Path) -> Value {
-    let output = Command::new(python)
-        .arg(SCRIPT)
-        .arg(folder)
-        .output()
-        .expect("python runs");
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let output = Command::new(python).arg(SCRIPT).arg(folder).output().expect("python runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).expect("the script prints JSON")
 }
 
@@ -59,10 +45,7 @@ fn tensorboard_reads_a_run_that_was_resumed() {
     // Killed at 300, resumed from the checkpoint of step 250 within the same second.
     let mut second = TensorBoardWriter::resume(run.path(), 250).expect("resume");
     write(&mut second, 251..=270, 2.0);
-    assert!(
-        second.path().file_name() > first.path().file_name(),
-        "read in the order written"
-    );
+    assert!(second.path().file_name() > first.path().file_name(), "read in the order written");
 
     let Some(python) = python() else {
         println!("skipped: no Python with the tensorboard package (set TRIMTAB_PYTHON)");
@@ -70,11 +53,7 @@ fn tensorboard_reads_a_run_that_was_resumed() {
     };
     let scalars = read(&python, &run.path().join("tensorboard"));
     let column = scalars["loss/total"].as_array().expect("loss/total");
-    assert_eq!(
-        column.len(),
-        270,
-        "steps 251 to 300 of the first file are forgotten"
-    );
+    assert_eq!(column.len(), 270, "steps 251 to 300 of the first file are forgotten");
     for (entry, step) in column.iter().zip(1_u64..) {
         let scale = if step > 250 { 2.0 } else { 1.0 };
         assert_eq!(entry["step"], step);

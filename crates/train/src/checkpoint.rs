@@ -124,7 +124,8 @@ pub fn save(run: &Path, seed: u64, state: &LoopState, recipe: &RecipeState, keep
             write_atomic(&temporary.join(name), |w| w.write_all(bytes))?;
         }
         let random = "counter-based ChaCha8 by (seed, stream, position)".to_owned();
-        let file = StateFile { version: VERSION, seed, random, run: state.clone(), recipe: recipe.json.clone() };
+        let file =
+            StateFile { version: VERSION, seed, random, run: state.clone(), recipe: recipe.json.clone() };
         let json = serde_json::to_vec_pretty(&file).map_err(|e| TrainError::Internal(e.to_string()))?;
         write_atomic(&temporary.join("state.json"), |w| w.write_all(&json))?;
         fs::rename(&temporary, &target).map_err(|e| TrainError::io(&target, "cannot rename to", e))
@@ -174,9 +175,13 @@ pub fn newest(run: &Path, seed: u64) -> Result<Option<(LoopState, RecipeState, P
     let file = path.join("state.json");
     let bad = |problem: String| TrainError::Checkpoint { path: file.clone(), problem };
     let text = fs::read_to_string(&file).map_err(|e| TrainError::io(&file, "cannot read", e))?;
-    let state: StateFile = serde_json::from_str(&text).map_err(|e| bad(format!("not a checkpoint's state: {e}")))?;
+    let state: StateFile =
+        serde_json::from_str(&text).map_err(|e| bad(format!("not a checkpoint's state: {e}")))?;
     if state.version != VERSION {
-        return Err(bad(format!("written by version {} of the format; this program reads version {VERSION}", state.version)));
+        return Err(bad(format!(
+            "written by version {} of the format; this program reads version {VERSION}",
+            state.version
+        )));
     }
     if state.seed != seed {
         return Err(bad(format!("of a run with seed {}; the settings say {seed}", state.seed)));

@@ -67,7 +67,8 @@ pub(crate) fn known_signal(name: &str) -> Result<(), String> {
     if names::of(name).is_some() {
         return Ok(());
     }
-    let closest = names::ALL.iter().min_by_key(|s| strsim::damerau_levenshtein(s.name, name)).map_or("", |s| s.name);
+    let closest =
+        names::ALL.iter().min_by_key(|s| strsim::damerau_levenshtein(s.name, name)).map_or("", |s| s.name);
     Err(format!("`{name}` is not a signal; did you mean `{closest}`?"))
 }
 
@@ -123,22 +124,36 @@ impl DataConfig {
                 let path = |r: &mut Reader, key: &str, doc| {
                     let path = r.text(key, "", doc);
                     if path.is_empty() {
-                        r.reject(key, "is needed with data.source = \"npz\": a .npz file or a folder of them");
+                        r.reject(
+                            key,
+                            "is needed with data.source = \"npz\": a .npz file or a folder of them",
+                        );
                     }
                     PathBuf::from(path)
                 };
                 let train = path(r, "data.train", "Training batches: a .npz file or a folder of them.");
-                let validation = path(r, "data.validation", "Validation batches: a .npz file or a folder of them.");
+                let validation =
+                    path(r, "data.validation", "Validation batches: a .npz file or a folder of them.");
                 let (mask_threshold, ignore_value) = read_label_values(r);
                 SourceConfig::Npz { train, validation, mask_threshold, ignore_value }
             }
         };
-        for (section, own) in [("data.synth", matches!(kind, Kind::Synth)), ("data.folder", matches!(kind, Kind::Folder))] {
+        for (section, own) in
+            [("data.synth", matches!(kind, Kind::Synth)), ("data.folder", matches!(kind, Kind::Folder))]
+        {
             if !own {
                 r.inactive(section, "data.source is another");
             }
         }
-        for key in ["data.root", "data.images", "data.masks", "data.coordinates", "data.particle_diameter", "data.validation_last", "data.validation_root"] {
+        for key in [
+            "data.root",
+            "data.images",
+            "data.masks",
+            "data.coordinates",
+            "data.particle_diameter",
+            "data.validation_last",
+            "data.validation_root",
+        ] {
             if !matches!(kind, Kind::Folder) {
                 r.inactive(key, "only data.source = \"folder\" reads it");
             }
@@ -153,10 +168,21 @@ impl DataConfig {
                 r.inactive(key, "generated masks are 0 and 1");
             }
         }
-        let tile = r.count("data.tile", 128, 16..=8192, "Side of the tiles the images are cut into, in pixels; labelled_ratio counts tiles.") as usize;
+        let tile = r.count(
+            "data.tile",
+            128,
+            16..=8192,
+            "Side of the tiles the images are cut into, in pixels; labelled_ratio counts tiles.",
+        ) as usize;
         let crop = r.count("data.crop", 0, 0..=8192, "Side of the random crop of a tile that is trained on, in pixels, a multiple of 16; 0: the whole tile.") as usize;
         if !(if crop == 0 { tile } else { crop }).is_multiple_of(16) {
-            r.reject(if crop == 0 { "data.tile" } else { "data.crop" }, format!("found {}; accepted is a multiple of 16 (the network halves it four times)", if crop == 0 { tile } else { crop }));
+            r.reject(
+                if crop == 0 { "data.tile" } else { "data.crop" },
+                format!(
+                    "found {}; accepted is a multiple of 16 (the network halves it four times)",
+                    if crop == 0 { tile } else { crop }
+                ),
+            );
         }
         if crop > tile {
             r.reject("data.crop", format!("found {crop}, more than data.tile = {tile}"));
@@ -167,8 +193,14 @@ impl DataConfig {
             &[("zscore", Normalise::ZScore), ("percentile", Normalise::Percentile { lo: 0.5, hi: 99.5 }), ("none", Normalise::None)],
             "Scale of intensities, per image: zero mean and unit deviation, or percentiles .5 and 99.5 to 0 and 1, or as in the file.",
         );
-        let cache = r.count("data.cache_mib", 2048, 0..=1 << 20, "Bound on decoded images kept in memory, in MiB.");
-        Self { source, options: Options { normalise, cache_bytes: (cache as usize) << 20 }, tile, crop: if crop == 0 { tile } else { crop } }
+        let cache =
+            r.count("data.cache_mib", 2048, 0..=1 << 20, "Bound on decoded images kept in memory, in MiB.");
+        Self {
+            source,
+            options: Options { normalise, cache_bytes: (cache as usize) << 20 },
+            tile,
+            crop: if crop == 0 { tile } else { crop },
+        }
     }
 
     /// Opens both parts.
@@ -187,7 +219,10 @@ impl DataConfig {
         self.open_with(Dataset::open_unchecked)
     }
 
-    fn open_with(&self, open: fn(Source, Options) -> trimtab_data::Result<Dataset>) -> Result<Splits, trimtab_data::DataError> {
+    fn open_with(
+        &self,
+        open: fn(Source, Options) -> trimtab_data::Result<Dataset>,
+    ) -> Result<Splits, trimtab_data::DataError> {
         let options = self.options;
         match &self.source {
             SourceConfig::Folder { spec, validation } => {
@@ -205,14 +240,19 @@ impl DataConfig {
             }
             SourceConfig::Npz { train, validation, mask_threshold, ignore_value } => {
                 let part = |path: &PathBuf| {
-                    let spec = NpzSpec { paths: vec![path.clone()], mask_threshold: *mask_threshold, ignore_value: *ignore_value };
+                    let spec = NpzSpec {
+                        paths: vec![path.clone()],
+                        mask_threshold: *mask_threshold,
+                        ignore_value: *ignore_value,
+                    };
                     open(Source::Npz(spec), options)
                 };
                 Ok(Splits { train: part(train)?, validation: part(validation)? })
             }
             SourceConfig::Synth { config, seed, count, validation } => {
                 let part = |first: usize, count: usize| {
-                    let spec = SynthSpec { config: config.clone(), seed: *seed, count, first_index: first as u64 };
+                    let spec =
+                        SynthSpec { config: config.clone(), seed: *seed, count, first_index: first as u64 };
                     open(Source::Synth(spec), options)
                 };
                 Ok(Splits { train: part(0, *count)?, validation: part(*count, *validation)? })
@@ -226,10 +266,14 @@ impl DataConfig {
     /// Whatever is wrong with the files; data of a kind that the recipe does not describe.
     pub fn open_other(&self, path: &std::path::Path) -> Result<Dataset, trimtab_data::DataError> {
         let source = match &self.source {
-            SourceConfig::Folder { spec, .. } => Source::Folder(FolderSpec { root: path.to_owned(), ..spec.clone() }),
-            SourceConfig::Npz { mask_threshold, ignore_value, .. } => {
-                Source::Npz(NpzSpec { paths: vec![path.to_owned()], mask_threshold: *mask_threshold, ignore_value: *ignore_value })
+            SourceConfig::Folder { spec, .. } => {
+                Source::Folder(FolderSpec { root: path.to_owned(), ..spec.clone() })
             }
+            SourceConfig::Npz { mask_threshold, ignore_value, .. } => Source::Npz(NpzSpec {
+                paths: vec![path.to_owned()],
+                mask_threshold: *mask_threshold,
+                ignore_value: *ignore_value,
+            }),
             SourceConfig::Synth { .. } => {
                 let mut spec = FolderSpec::new(path, "micrographs");
                 spec.masks = Some("masks".into());
@@ -260,31 +304,57 @@ impl DataConfig {
 }
 
 fn read_label_values(r: &mut Reader) -> (Option<i32>, Option<i32>) {
-    // Beyond every value that an image file can hold: not given.
-    let limit = i64::from(i32::MAX) as u64;
-    let threshold = r.is_set("data.mask_threshold");
-    let ignore = r.is_set("data.ignore_value");
-    let t = r.count("data.mask_threshold", 127, 0..=limit, "Mask values above this are positive; unless set, masks must hold -1, 0, 1 or 0, 255 only.");
-    let i = r.count("data.ignore_value", 255, 0..=limit, "The mask value that means: ignore this pixel; unless set, none but -1 does.");
-    (threshold.then_some(t as i32), ignore.then_some(i as i32))
+    let limit = i32::MAX as u64;
+    let threshold = r.optional_count(
+        "data.mask_threshold",
+        0..=limit,
+        "Mask values above this are positive; not given: masks must hold -1, 0, 1 or 0, 255 only.",
+    );
+    let ignore = r.optional_count(
+        "data.ignore_value",
+        0..=limit,
+        "The mask value that means: ignore this pixel; not given: none but -1 does.",
+    );
+    (threshold.map(|t| t as i32), ignore.map(|i| i as i32))
 }
 
 fn read_folder(r: &mut Reader) -> SourceConfig {
     let root = r.text("data.root", "", "Folder that images, masks and coordinates are relative to.");
     if root.is_empty() {
-        r.reject("data.root", "is needed with data.source = \"folder\": give it in the file or by --set data.root=DIR");
+        r.reject(
+            "data.root",
+            "is needed with data.source = \"folder\": give it in the file or by --set data.root=DIR",
+        );
     }
-    let images = r.text("data.images", "micrographs", "Sub-folder of the images (PNG, JPEG, TIFF, MRC, NPY).");
-    let masks = r.text("data.masks", "", "Sub-folder of masks with the images' names; empty: labels come from coordinates.");
-    let coordinates = r.text("data.coordinates", "", "Sub-folder or file of particle coordinates (.star, .box, .txt, .csv), drawn as discs; empty: none.");
+    let images =
+        r.text("data.images", "micrographs", "Sub-folder of the images (PNG, JPEG, TIFF, MRC, NPY).");
+    let masks = r.text(
+        "data.masks",
+        "",
+        "Sub-folder of masks with the images' names; empty: labels come from coordinates.",
+    );
+    let coordinates = r.text(
+        "data.coordinates",
+        "",
+        "Sub-folder or file of particle coordinates (.star, .box, .txt, .csv), drawn as discs; empty: none.",
+    );
     let diameter = r.number("data.particle_diameter", 0.0, 0.0..=1e5, "Diameter of particles in pixels, for coordinates without one and for picking; 0: from the file, or estimated from the masks.");
     if masks.is_empty() && coordinates.is_empty() {
         r.reject("data.masks", "is empty, and so is data.coordinates: labels must come from one of them");
     }
     let (mask_threshold, ignore_value) = read_label_values(r);
-    let validation_root = r.text("data.validation_root", "", "Folder like data.root with the validation images; empty: data.validation_last.");
+    let validation_root = r.text(
+        "data.validation_root",
+        "",
+        "Folder like data.root with the validation images; empty: data.validation_last.",
+    );
     let validation = if validation_root.is_empty() {
-        Validation::Last(r.count("data.validation_last", 3, 1..=ANY, "How many images, the last by name, are for validation.") as usize)
+        Validation::Last(r.count(
+            "data.validation_last",
+            3,
+            1..=ANY,
+            "How many images, the last by name, are for validation.",
+        ) as usize)
     } else {
         r.inactive("data.validation_last", "data.validation_root is set");
         Validation::Root(validation_root.into())
@@ -301,14 +371,43 @@ fn read_folder(r: &mut Reader) -> SourceConfig {
 
 fn read_synth(r: &mut Reader) -> SourceConfig {
     let defaults = MicrographConfig::default();
-    let count = r.count("data.synth.count", 12, 1..=1_000_000, "Generated micrographs for training.") as usize;
-    let validation = r.count("data.synth.validation", 3, 1..=1_000_000, "Generated micrographs for validation.") as usize;
-    let size = r.count("data.synth.size", defaults.width as u64, 32..=8192, "Side of a generated micrograph, in pixels.") as usize;
-    let particle_diameter = r.number("data.synth.particle_diameter", defaults.particle_diameter, 4.0..=1024.0, "Diameter of a generated particle, in pixels.");
-    let density = r.number("data.synth.density", defaults.density, 0.0..=1.0, "Share of the area that particles cover.");
-    let signal_to_noise = r.number("data.synth.signal_to_noise", defaults.signal_to_noise, 0.0..=1e3, "Variance of the particles' signal over the variance of the noise.");
+    let count =
+        r.count("data.synth.count", 12, 1..=1_000_000, "Generated micrographs for training.") as usize;
+    let validation =
+        r.count("data.synth.validation", 3, 1..=1_000_000, "Generated micrographs for validation.") as usize;
+    let size = r.count(
+        "data.synth.size",
+        defaults.width as u64,
+        32..=8192,
+        "Side of a generated micrograph, in pixels.",
+    ) as usize;
+    let particle_diameter = r.number(
+        "data.synth.particle_diameter",
+        defaults.particle_diameter,
+        4.0..=1024.0,
+        "Diameter of a generated particle, in pixels.",
+    );
+    let density = r.number(
+        "data.synth.density",
+        defaults.density,
+        0.0..=1.0,
+        "Share of the area that particles cover.",
+    );
+    let signal_to_noise = r.number(
+        "data.synth.signal_to_noise",
+        defaults.signal_to_noise,
+        0.0..=1e3,
+        "Variance of the particles' signal over the variance of the noise.",
+    );
     let seed = r.count("data.synth.seed", 7, 0..=i64::MAX as u64, "Seed of the generated micrographs.");
-    let config = MicrographConfig { width: size, height: size, particle_diameter, density, signal_to_noise, ..defaults };
+    let config = MicrographConfig {
+        width: size,
+        height: size,
+        particle_diameter,
+        density,
+        signal_to_noise,
+        ..defaults
+    };
     SourceConfig::Synth { config, seed, count, validation }
 }
 
@@ -316,12 +415,32 @@ fn read_augment(r: &mut Reader) -> Augment {
     Augment {
         flip: r.flag("augment.flip", true, "Mirror left-right and top-bottom, each with probability 1/2."),
         rotate90: r.flag("augment.rotate90", true, "Rotate by 0, 90, 180 or 270 degrees."),
-        brightness: r.number("augment.brightness", 0.1, 0.0..=100.0, "Deviation of a shift of all pixels, in deviations of the image."),
+        brightness: r.number(
+            "augment.brightness",
+            0.1,
+            0.0..=100.0,
+            "Deviation of a shift of all pixels, in deviations of the image.",
+        ),
         contrast: r.number("augment.contrast", 0.1, 0.0..=1.0, "Largest relative change of the contrast."),
-        gamma: r.number("augment.gamma", 0.0, 0.0..=10.0, "Largest relative change of the exponent of intensities."),
+        gamma: r.number(
+            "augment.gamma",
+            0.0,
+            0.0..=10.0,
+            "Largest relative change of the exponent of intensities.",
+        ),
         blur: r.number("augment.blur", 0.0, 0.0..=32.0, "Largest deviation of a Gaussian blur, in pixels."),
-        noise: r.number("augment.noise", 0.05, 0.0..=100.0, "Deviation of noise added to each pixel, in deviations of the image."),
-        intensity_probability: r.number("augment.intensity_probability", 0.5, 0.0..=1.0, "Probability of each change of intensity."),
+        noise: r.number(
+            "augment.noise",
+            0.05,
+            0.0..=100.0,
+            "Deviation of noise added to each pixel, in deviations of the image.",
+        ),
+        intensity_probability: r.number(
+            "augment.intensity_probability",
+            0.5,
+            0.0..=1.0,
+            "Probability of each change of intensity.",
+        ),
     }
 }
 
@@ -338,21 +457,48 @@ pub(crate) struct EvaluateConfig {
 
 impl EvaluateConfig {
     fn read(r: &mut Reader) -> Self {
-        let every_epochs = r.count("evaluate.every_epochs", 1, 1..=ANY, "Epochs between two validations; one more at the end of each stage.");
-        let metric = r.text("evaluate.metric", "val/f1", "The signal by which the best checkpoint is chosen; higher is better.");
+        let every_epochs = r.count(
+            "evaluate.every_epochs",
+            1,
+            1..=ANY,
+            "Epochs between two validations; one more at the end of each stage.",
+        );
+        let metric = r.text(
+            "evaluate.metric",
+            "val/f1",
+            "The signal by which the best checkpoint is chosen; higher is better.",
+        );
         if let Err(problem) = known_signal(&metric) {
             r.reject("evaluate.metric", problem);
         } else if !metric.starts_with("val/") {
-            r.reject("evaluate.metric", format!("found {metric}; accepted is a signal that starts with val/"));
+            r.reject(
+                "evaluate.metric",
+                format!("found {metric}; accepted is a signal that starts with val/"),
+            );
         }
-        let threshold = r.number("evaluate.threshold", 0.5, 0.0..=1.0, "A pixel is predicted positive above this probability.");
-        let tile = r.count("evaluate.tile", 256, 16..=8192, "Side of the windows of whole-image prediction, in pixels, a multiple of 16.") as usize;
+        let threshold = r.number(
+            "evaluate.threshold",
+            0.5,
+            0.0..=1.0,
+            "A pixel is predicted positive above this probability.",
+        );
+        let tile = r.count(
+            "evaluate.tile",
+            256,
+            16..=8192,
+            "Side of the windows of whole-image prediction, in pixels, a multiple of 16.",
+        ) as usize;
         if !tile.is_multiple_of(16) {
             r.reject("evaluate.tile", format!("found {tile}; accepted is a multiple of 16"));
         }
-        let overlap = r.count("evaluate.overlap", 32, 0..=4096, "Pixels that neighbouring windows share at least.") as usize;
+        let overlap =
+            r.count("evaluate.overlap", 32, 0..=4096, "Pixels that neighbouring windows share at least.")
+                as usize;
         if overlap * 2 > tile {
-            r.reject("evaluate.overlap", format!("found {overlap}; accepted is at most half of evaluate.tile = {tile}"));
+            r.reject(
+                "evaluate.overlap",
+                format!("found {overlap}; accepted is at most half of evaluate.tile = {tile}"),
+            );
         }
         let batch = r.count("evaluate.batch", 4, 1..=1024, "Windows predicted at once.") as usize;
         Self { every_epochs, metric, threshold, tile, overlap, batch }
@@ -375,9 +521,20 @@ impl RunConfig {
         Self {
             log_every: r.count("run.log_every", 5, 1..=ANY, "Steps between two records of signals."),
             checkpoint_every: r.count("run.checkpoint_every", 100, 1..=ANY, "Steps between two checkpoints."),
-            keep_checkpoints: r.count("run.keep_checkpoints", 2, 1..=ANY, "How many of the newest checkpoints are kept."),
-            loader_threads: r.count("run.loader_threads", 1, 0..=256, "Threads that prepare batches; 0: in the training thread. Does not change the numbers.") as usize,
-            loader_ahead: r.count("run.loader_ahead", 4, 1..=4096, "Batches prepared ahead at most.") as usize,
+            keep_checkpoints: r.count(
+                "run.keep_checkpoints",
+                2,
+                1..=ANY,
+                "How many of the newest checkpoints are kept.",
+            ),
+            loader_threads: r.count(
+                "run.loader_threads",
+                1,
+                0..=256,
+                "Threads that prepare batches; 0: in the training thread. Does not change the numbers.",
+            ) as usize,
+            loader_ahead: r.count("run.loader_ahead", 4, 1..=4096, "Batches prepared ahead at most.")
+                as usize,
             tensorboard: r.flag("run.tensorboard", true, "Write TensorBoard event files too."),
         }
     }
@@ -392,10 +549,20 @@ pub(crate) struct EarlyStopping {
 
 impl EarlyStopping {
     fn read(r: &mut Reader) -> Self {
-        let patience = r.count("early_stopping.patience", 0, 0..=ANY, "Validations of the last stage without a better evaluate.metric before the run ends; 0: never.");
-        let min_delta = r.number("early_stopping.min_delta", 0.0, 0.0..=1e9, "How much better counts as better, for patience.");
-        if patience == 0 && r.is_set("early_stopping.min_delta") {
-            r.reject("early_stopping.min_delta", "has no effect: early_stopping.patience is 0");
+        let patience = r.count(
+            "early_stopping.patience",
+            0,
+            0..=ANY,
+            "Validations of the last stage without a better evaluate.metric before the run ends; 0: never.",
+        );
+        let min_delta = r.number(
+            "early_stopping.min_delta",
+            0.0,
+            0.0..=1e9,
+            "How much better counts as better, for patience.",
+        );
+        if patience == 0 {
+            r.idle("early_stopping.min_delta", 0.0, "early_stopping.patience is 0");
         }
         Self { patience, min_delta }
     }

@@ -1,8 +1,8 @@
 //! Devices by name: `cpu`, `cuda:0`, `wgpu`, …
 
+use burn::tensor::Device;
 #[cfg(any(feature = "wgpu", feature = "vulkan", feature = "metal"))]
 use burn::tensor::DeviceKind;
-use burn::tensor::Device;
 
 use crate::error::{Result, TrainError};
 
@@ -12,9 +12,11 @@ use crate::error::{Result, TrainError};
 /// Not a device, or one whose feature this program was built without.
 pub fn open(name: &str) -> Result<Device> {
     let (kind, index) = name.split_once(':').unwrap_or((name, "0"));
-    let index: usize = index
-        .parse()
-        .map_err(|_| TrainError::Device(format!("--device {name}: `{index}` is not the number of a device; accepted is e.g. {kind}:0")))?;
+    let index: usize = index.parse().map_err(|_| {
+        TrainError::Device(format!(
+            "--device {name}: `{index}` is not the number of a device; accepted is e.g. {kind}:0"
+        ))
+    })?;
     match kind {
         #[cfg(feature = "flex")]
         "cpu" if index == 0 => Ok(Device::flex()),
@@ -28,11 +30,16 @@ pub fn open(name: &str) -> Result<Device> {
         "metal" => Ok(Device::metal(DeviceKind::DiscreteGpu(index))),
         #[cfg(feature = "wgpu")]
         "wgpu" => Ok(Device::wgpu(DeviceKind::DiscreteGpu(index))),
-        "cpu" | "cuda" | "wgpu" | "vulkan" | "metal" | "rocm" if kind != "cpu" => Err(TrainError::Device(format!(
-            "--device {name}: this program was built without it; build with `--features {kind}` (here: {})",
+        "cpu" | "cuda" | "wgpu" | "vulkan" | "metal" | "rocm" if kind != "cpu" => {
+            Err(TrainError::Device(format!(
+                "--device {name}: this program was built without it; build with `--features {kind}` (here: {})",
+                built_in().join(", ")
+            )))
+        }
+        _ => Err(TrainError::Device(format!(
+            "--device {name}: no such device; accepted here: {}",
             built_in().join(", ")
         ))),
-        _ => Err(TrainError::Device(format!("--device {name}: no such device; accepted here: {}", built_in().join(", ")))),
     }
 }
 

@@ -74,8 +74,13 @@ impl Expectation {
         };
         let prefixed = rest.len() < words.len();
         let name = |word: &str| {
-            let fine = word.contains('/') && word.chars().all(|c| c.is_ascii_alphanumeric() || "/_-".contains(c));
-            if fine { Ok(word.to_owned()) } else { Err(fail(format!("`{word}` is not the name of a signal"))) }
+            let fine =
+                word.contains('/') && word.chars().all(|c| c.is_ascii_alphanumeric() || "/_-".contains(c));
+            if fine {
+                Ok(word.to_owned())
+            } else {
+                Err(fail(format!("`{word}` is not the name of a signal")))
+            }
         };
         let (left, minus);
         (left, minus, rest) = match rest {
@@ -131,7 +136,13 @@ impl Expectation {
 
     /// Judges one record of signals. A record without the signal neither counts nor resets; deadlines are judged all the
     /// same. `steps` and `epochs` are the numbers of finished ones.
-    pub fn judge(&self, progress: &mut Progress, signal: impl Fn(&str) -> Option<f64>, steps: u64, epochs: u64) -> Verdict {
+    pub fn judge(
+        &self,
+        progress: &mut Progress,
+        signal: impl Fn(&str) -> Option<f64>,
+        steps: u64,
+        epochs: u64,
+    ) -> Verdict {
         let value = match &self.minus {
             None => signal(&self.left),
             Some(minus) => signal(&self.left).zip(signal(minus)).map(|(a, b)| a - b),
@@ -144,8 +155,12 @@ impl Expectation {
         let firing = progress.consecutive >= self.consecutive;
         let found = value.map_or_else(|| "absent".to_owned(), |v| format!("{v:.6}"));
         match self.kind {
-            Kind::Abort if firing => Verdict::Stop(format!("\"{}\": {} is {found}", self.text, self.subject())),
-            Kind::Warn if firing && !was_firing => Verdict::Warn(format!("\"{}\": {} is {found}", self.text, self.subject())),
+            Kind::Abort if firing => {
+                Verdict::Stop(format!("\"{}\": {} is {found}", self.text, self.subject()))
+            }
+            Kind::Warn if firing && !was_firing => {
+                Verdict::Warn(format!("\"{}\": {} is {found}", self.text, self.subject()))
+            }
             Kind::ByEpoch(limit) => self.deadline(progress, epochs >= limit, &found),
             Kind::ByStep(limit) => self.deadline(progress, steps >= limit, &found),
             _ => Verdict::Quiet,
@@ -206,7 +221,10 @@ mod tests {
 
     #[test]
     fn an_abort_waits_for_its_consecutive_reports() {
-        let verdicts = run("abort when val/positive_rate < .001 for 2", &[Some(0.0), Some(0.3), Some(0.0), None, Some(0.0)]);
+        let verdicts = run(
+            "abort when val/positive_rate < .001 for 2",
+            &[Some(0.0), Some(0.3), Some(0.0), None, Some(0.0)],
+        );
         assert_eq!(&verdicts[..4], &[const { Verdict::Quiet }; 4]);
         assert!(matches!(&verdicts[4], Verdict::Stop(why) if why.contains("val/positive_rate is 0.000000")));
     }
@@ -214,7 +232,10 @@ mod tests {
     #[test]
     fn a_deadline_stops_once_unless_met_before() {
         assert!(matches!(run("val/f1 > .5 by epoch 2", &[Some(0.4), Some(0.5)])[1], Verdict::Stop(_)));
-        assert_eq!(run("val/f1 > .5 by epoch 2", &[Some(0.6), Some(0.1), None]), [const { Verdict::Quiet }; 3]);
+        assert_eq!(
+            run("val/f1 > .5 by epoch 2", &[Some(0.6), Some(0.1), None]),
+            [const { Verdict::Quiet }; 3]
+        );
         assert!(matches!(run("val/f1 > .5 by 20", &[None, None])[1], Verdict::Stop(_)));
     }
 
@@ -237,8 +258,14 @@ mod tests {
     #[test]
     fn what_is_not_understood_is_named() {
         for (text, named) in [
-            ("", "no signal"), ("f1 > 3", "`f1`"), ("val/f1", "no comparison"), ("val/f1 ~ 3", "`~`"), ("val/f1 > x", "`x`"),
-            ("val/f1 > 1 by epoch 0", "`0`"), ("val/f1 > 1 tomorrow", "`tomorrow`"), ("abort when val/f1 > 1 by epoch 3", "`by`"),
+            ("", "no signal"),
+            ("f1 > 3", "`f1`"),
+            ("val/f1", "no comparison"),
+            ("val/f1 ~ 3", "`~`"),
+            ("val/f1 > x", "`x`"),
+            ("val/f1 > 1 by epoch 0", "`0`"),
+            ("val/f1 > 1 tomorrow", "`tomorrow`"),
+            ("abort when val/f1 > 1 by epoch 3", "`by`"),
             ("val/f1 > inf", "finite"),
         ] {
             let error = Expectation::parse(text).unwrap_err();

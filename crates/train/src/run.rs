@@ -130,7 +130,8 @@ impl<R: Recipe> Run<'_, R> {
                 Some(end) => break end,
                 None if state.stage + 1 == self.recipe.stages().len() => break End::Done,
                 None => {
-                    state.epochs_before += state.in_stage.div_ceil(self.recipe.stages()[state.stage].steps_per_epoch.max(1));
+                    state.epochs_before +=
+                        state.in_stage.div_ceil(self.recipe.stages()[state.stage].steps_per_epoch.max(1));
                     state.stage += 1;
                     state.in_stage = 0;
                     state.stopping_best = None;
@@ -163,7 +164,10 @@ impl<R: Recipe> Run<'_, R> {
         let last_stage = state.stage + 1 == self.recipe.stages().len();
         let run = &self.common.run;
         let source = self.recipe.batches(state.stage);
-        let mut loader = Loader::new(state.in_stage, steps, run.loader_threads, run.loader_ahead, move |step| source(step));
+        let mut loader =
+            Loader::new(state.in_stage, steps, run.loader_threads, run.loader_ahead, move |step| {
+                source(step)
+            });
         let started = Instant::now();
         self.observer.report(&Report::Stage { name: &name, done: state.in_stage, steps });
         let (mut interval_start, mut waited) = (Instant::now(), 0.0);
@@ -178,7 +182,12 @@ impl<R: Recipe> Run<'_, R> {
                 }
                 if advance {
                     let epochs = state.in_stage.div_ceil(per_epoch);
-                    self.event(state, clock(), "stage", &format!("{name}: condition met after epoch {epochs}"))?;
+                    self.event(
+                        state,
+                        clock(),
+                        "stage",
+                        &format!("{name}: condition met after epoch {epochs}"),
+                    )?;
                     return Ok(None);
                 }
                 if state.in_stage.is_multiple_of(run.checkpoint_every) {
@@ -193,9 +202,12 @@ impl<R: Recipe> Run<'_, R> {
                 global: state.global,
                 stage: state.stage,
                 in_stage: state.in_stage,
-                measure: (state.in_stage + 1).is_multiple_of(run.log_every) || epoch_end || state.in_stage == 0,
+                measure: (state.in_stage + 1).is_multiple_of(run.log_every)
+                    || epoch_end
+                    || state.in_stage == 0,
             };
-            let batch = loader.next().ok_or_else(|| TrainError::Internal("the loader ended early".to_owned()))??;
+            let batch =
+                loader.next().ok_or_else(|| TrainError::Internal("the loader ended early".to_owned()))??;
             let signals = self.recipe.step(batch, at)?;
             let epoch = state.epochs_before + state.in_stage / per_epoch;
             state.global += 1;
@@ -223,7 +235,8 @@ impl<R: Recipe> Run<'_, R> {
             let over = state.in_stage == steps;
             let epochs = state.in_stage / per_epoch;
             // Kept in the state: a run interrupted here validates first thing when it goes on.
-            state.validation_due = over || epoch_end && epochs.is_multiple_of(self.common.evaluate.every_epochs);
+            state.validation_due =
+                over || epoch_end && epochs.is_multiple_of(self.common.evaluate.every_epochs);
             if end.is_some() {
                 return Ok(end);
             }
@@ -234,13 +247,27 @@ impl<R: Recipe> Run<'_, R> {
             }
         }
         if self.recipe.stages()[state.stage].advance_when.is_some() {
-            self.event(state, clock(), "warning", &format!("{name}: the condition to advance was not met in {} epochs; going on all the same", steps / per_epoch))?;
+            self.event(
+                state,
+                clock(),
+                "warning",
+                &format!(
+                    "{name}: the condition to advance was not met in {} epochs; going on all the same",
+                    steps / per_epoch
+                ),
+            )?;
         }
         Ok(None)
     }
 
     /// Validates, records, keeps the best weights. Returns how the run ends, if it does, and whether the stage is over.
-    fn validate(&mut self, state: &mut LoopState, clock: &dyn Fn() -> f64, epoch: u64, last_stage: bool) -> Result<(Option<End>, bool)> {
+    fn validate(
+        &mut self,
+        state: &mut LoopState,
+        clock: &dyn Fn() -> f64,
+        epoch: u64,
+        last_stage: bool,
+    ) -> Result<(Option<End>, bool)> {
         self.observer.report(&Report::Validating);
         let started = Instant::now();
         let Evaluation { signals, floors, winner } = self.recipe.evaluate()?;
@@ -265,12 +292,15 @@ impl<R: Recipe> Run<'_, R> {
             history.floor = floors.get(name).copied().filter(|f| f.is_finite());
         }
         let metric = &self.common.evaluate.metric;
-        let score = record.get(metric).ok_or_else(|| TrainError::Internal(format!("no {metric} among the validation's signals")))?;
+        let score = record
+            .get(metric)
+            .ok_or_else(|| TrainError::Internal(format!("no {metric} among the validation's signals")))?;
         let best = state.metrics.get(metric).is_some_and(|h| h.best_step == Some(state.global));
         if best {
             self.keep_best(state, winner, score)?;
         }
-        let control = self.observer.report(&Report::Validated { record: &record, floors: &floors, winner, best });
+        let control =
+            self.observer.report(&Report::Validated { record: &record, floors: &floors, winner, best });
         let mut end = self.judge(state, &record, epoch + 1)?.or(end_of(control));
         let stopping = &self.common.early_stopping;
         if last_stage && stopping.patience > 0 {
@@ -287,7 +317,8 @@ impl<R: Recipe> Run<'_, R> {
         let advance = match &self.recipe.stages()[state.stage].advance_when {
             None => false,
             Some(condition) => {
-                let verdict = condition.judge(&mut Progress::default(), |n| record.get(n), state.global, epoch + 1);
+                let verdict =
+                    condition.judge(&mut Progress::default(), |n| record.get(n), state.global, epoch + 1);
                 matches!(verdict, Verdict::Warn(_))
             }
         };
@@ -296,7 +327,6 @@ impl<R: Recipe> Run<'_, R> {
 
     fn keep_best(&mut self, state: &LoopState, winner: &str, score: f64) -> Result<()> {
         let metadata = BTreeMap::from([
-            ("format".to_owned(), "pt".to_owned()),
             ("step".to_owned(), state.global.to_string()),
             ("weights".to_owned(), winner.to_owned()),
             (self.common.evaluate.metric.clone(), score.to_string()),
@@ -312,12 +342,15 @@ impl<R: Recipe> Run<'_, R> {
     /// Judges the expectations on a record, with the newest value of the signals it lacks.
     fn judge(&mut self, state: &mut LoopState, record: &Record, epochs: u64) -> Result<Option<End>> {
         let mut end = None;
-        let newest: BTreeMap<_, _> = record.values.iter().map(|(n, v)| (n.clone(), v.is_finite().then_some(*v))).collect();
+        let newest: BTreeMap<_, _> =
+            record.values.iter().map(|(n, v)| (n.clone(), v.is_finite().then_some(*v))).collect();
         state.newest.extend(newest);
         for (index, expectation) in self.common.expectations.iter().enumerate() {
             // The first signal must be new, or its condition would be counted again; the other may be older.
             let fresh = expectation.signals().any(|name| record.get(name).is_some());
-            let value = |name: &str| record.get(name).or_else(|| state.newest.get(name).copied().flatten()).filter(|_| fresh);
+            let value = |name: &str| {
+                record.get(name).or_else(|| state.newest.get(name).copied().flatten()).filter(|_| fresh)
+            };
             let mut progress = state.expectations[index].clone();
             let verdict = expectation.judge(&mut progress, value, state.global, epochs);
             state.expectations[index] = progress;
@@ -360,14 +393,23 @@ impl<R: Recipe> Run<'_, R> {
 
     fn checkpoint(&mut self, state: &mut LoopState, clock: &dyn Fn() -> f64) -> Result<()> {
         state.seconds = clock();
-        checkpoint::save(&self.directory, self.common.seed, state, &self.recipe.state(), self.common.run.keep_checkpoints)
+        checkpoint::save(
+            &self.directory,
+            self.common.seed,
+            state,
+            &self.recipe.state(),
+            self.common.run.keep_checkpoints,
+        )
     }
 
     fn summary(&self, status: Status, reason: Option<String>, state: &LoopState) -> Summary {
         let finite = |v: f64| v.is_finite().then_some(v);
         let metrics = state.metrics.iter().map(|(name, h)| {
             let best = h.best_step.and_then(|_| finite(h.best));
-            (name.clone(), MetricSummary { best, best_step: h.best_step, last: finite(h.last), floor: h.floor })
+            (
+                name.clone(),
+                MetricSummary { best, best_step: h.best_step, last: finite(h.last), floor: h.floor },
+            )
         });
         Summary {
             status,

@@ -125,7 +125,12 @@ impl TileSampler {
 }
 
 /// Probability map of a whole image by overlapping windows.
-pub(crate) fn probability_map(net: &UNet2d, device: &Device, image: &Image, config: &EvaluateConfig) -> Result<Image> {
+pub(crate) fn probability_map(
+    net: &UNet2d,
+    device: &Device,
+    image: &Image,
+    config: &EvaluateConfig,
+) -> Result<Image> {
     // A window larger than the image would only predict padding.
     let side = image.width.max(image.height).next_multiple_of(16).min(config.tile);
     let mut plan = BlendPlan::new(image.width, image.height, side, config.overlap.min(side / 2));
@@ -143,8 +148,12 @@ pub(crate) fn probability_map(net: &UNet2d, device: &Device, image: &Image, conf
 
 /// A tensor's values on the host.
 pub(crate) fn to_vec<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> {
-    let data = tensor.try_into_data().map_err(|e| TrainError::Internal(format!("cannot read from the device: {e:?}")))?;
-    data.convert::<f32>().try_into_vec().map_err(|e| TrainError::Internal(format!("cannot read from the device: {e:?}")))
+    let data = tensor
+        .try_into_data()
+        .map_err(|e| TrainError::Internal(format!("cannot read from the device: {e:?}")))?;
+    data.convert::<f32>()
+        .try_into_vec()
+        .map_err(|e| TrainError::Internal(format!("cannot read from the device: {e:?}")))
 }
 
 /// Evaluates a predictor on every labelled image, one at a time, in constant memory. `each` sees every probability map
@@ -168,10 +177,14 @@ pub(crate) fn evaluate(
 
 /// Turns the reports of several kinds of weights into signals: each under its group, and those of the better kind (by
 /// `metric`; the first of equals) without a group. Returns signals, floors and the better kind.
-pub(crate) fn signals(reports: &[(&'static str, BinaryReport)], metric: &str) -> (Vec<(String, f64)>, BTreeMap<String, f64>, &'static str) {
+pub(crate) fn signals(
+    reports: &[(&'static str, BinaryReport)],
+    metric: &str,
+) -> (Vec<(String, f64)>, BTreeMap<String, f64>, &'static str) {
     let quantity = metric.strip_prefix("val/").unwrap_or(metric);
     let score = |report: &BinaryReport| report.get(quantity).map_or(f64::NAN, |m| m.value);
-    let winner = reports.iter().reduce(|a, b| if score(&b.1) > score(&a.1) || score(&a.1).is_nan() { b } else { a });
+    let winner =
+        reports.iter().reduce(|a, b| if score(&b.1) > score(&a.1) || score(&a.1).is_nan() { b } else { a });
     let Some((winner, report)) = winner else { return Default::default() };
     let (mut out, mut floors) = (Vec::new(), BTreeMap::new());
     let mut add = |report: &BinaryReport, group: Option<&str>| {

@@ -82,8 +82,8 @@ struct KeySpec {
     accepted: String,
     /// Type and limits for the JSON schema.
     schema: serde_json::Value,
-    /// Value in force.
-    value: Value,
+    /// Value in force; none for an optional key that is not given.
+    value: Option<Value>,
     /// Where it comes from.
     source: Source,
 }
@@ -122,7 +122,11 @@ impl Reader {
         let line_of = |offset: usize| text[..offset.min(text.len())].matches('\n').count() + 1;
         let document = Document::parse(text).map_err(|e| {
             let source = Source::File(path.to_owned(), e.span().map_or(1, |s| line_of(s.start)));
-            ConfigError(vec![Problem { source, key: String::new(), message: format!("not valid TOML: {}", e.message().trim()) }])
+            ConfigError(vec![Problem {
+                source,
+                key: String::new(),
+                message: format!("not valid TOML: {}", e.message().trim()),
+            }])
         })?;
         let mut reader = Self::empty();
         reader.table_source = Some(path.to_owned());
@@ -133,7 +137,13 @@ impl Reader {
         Ok(reader)
     }
 
-    fn flatten(&mut self, table: &dyn TableLike, prefix: &str, path: &Path, line_of: &dyn Fn(usize) -> usize) {
+    fn flatten(
+        &mut self,
+        table: &dyn TableLike,
+        prefix: &str,
+        path: &Path,
+        line_of: &dyn Fn(usize) -> usize,
+    ) {
         for (name, item) in table.iter() {
             let key = if prefix.is_empty() { name.to_owned() } else { format!("{prefix}.{name}") };
             if let Some(inner) = item.as_table_like() {
@@ -174,13 +184,13 @@ impl Reader {
         doc: &'static str,
         accepted: String,
         schema: serde_json::Value,
-        default: (T, Value),
+        default: (T, Option<Value>),
         read: impl Fn(&Value) -> Option<T>,
     ) -> T {
         let (value, raw, source) = match self.entries.get(key) {
             None => (default.0, default.1, Source::Default),
             Some(entry) => match read(&entry.value) {
-                Some(value) => (value, entry.value.clone(), entry.source.clone()),
+                Some(value) => (value, Some(entry.value.clone()), entry.source.clone()),
                 None => {
                     let found = describe(&entry.value);
                     self.problems.push(Problem {
@@ -206,7 +216,7 @@ impl Reader {
         } else {
             format!("a number of at least {}", range.start())
         };
-        self.ask(key, doc, accepted, schema, (default, Value::from(default)), |v| {
+        self.ask(key, doc, accepted, schema, (default, Some(Value::from(default))), |v| {
             let number = v.as_float().or_else(|| v.as_integer().map(|i| i as f64))?;
             range.contains(&number).then_some(number)
         })
@@ -221,33 +231,62 @@ impl Reader {
         } else {
             format!("a whole number of at least {}", range.start())
         };
-        self.ask(key, doc, accepted, schema, (default, Value::from(default as i64)), |v| {
+        self.ask(key, doc, accepted, schema, (default, Some(Value::from(default as i64))), |v| {
             let number = u64::try_from(v.as_integer()?).ok()?;
             range.contains(&number).then_some(number)
+        })
+    }
+
+    /// A whole number in `range`, or not given at all.
+    pub fn optional_count(
+        &mut self,
+        key: &str,
+        range: RangeInclusive<u64>,
+        doc: &'static str,
+    ) -> Option<u64> {
+        let accepted = format!("a whole number in {}..={}", range.start(), range.end());
+        let schema = json!({"type": "integer", "minimum": range.start(), "maximum": range.end()});
+        self.ask(key, doc, accepted, schema, (None, None), |v| {
+            let number = u64::try_from(v.as_integer()?).ok()?;
+            range.contains(&number).then_some(Some(number))
         })
     }
 
     /// `true` or `false`.
     pub fn flag(&mut self, key: &str, default: bool, doc: &'static str) -> bool {
         let schema = json!({"type": "boolean"});
-        self.ask(key, doc, "true or false".to_owned(), schema, (default, Value::from(default)), Value::as_bool)
+        self.ask(
+            key,
+            doc,
+            "true or false".to_owned(),
+            schema,
+            (default, Some(Value::from(default))),
+            Value::as_bool,
+        )
     }
 
     /// A text; empty means "not given" where `doc` says so.
     pub fn text(&mut self, key: &str, default: &str, doc: &'static str) -> String {
         let schema = json!({"type": "string"});
-        let default = (default.to_owned(), Value::from(default));
+        let default = (default.to_owned(), Some(Value::from(default)));
         self.ask(key, doc, "a text in quotes".to_owned(), schema, default, |v| v.as_str().map(str::to_owned))
     }
 
     /// One of a few words.
-    pub fn choice<T: Copy>(&mut self, key: &str, default: &str, choices: &[(&str, T)], doc: &'static str) -> T {
+    pub fn choice<T: Copy>(
+        &mut self,
+        key: &str,
+        default: &str,
+        choices: &[(&str, T)],
+        doc: &'static str,
+    ) -> T {
         let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
-        let accepted = format!("one of {}", names.iter().map(|n| format!("\"{n}\"")).collect::<Vec<_>>().join(", "));
+        let accepted =
+            format!("one of {}", names.iter().map(|n| format!("\"{n}\"")).collect::<Vec<_>>().join(", "));
         let of = |name: &str| choices.iter().find(|(n, _)| *n == name).map(|(_, value)| *value);
         let value = of(default).unwrap_or(choices[0].1);
         let schema = json!({"enum": names});
-        self.ask(key, doc, accepted, schema, (value, Value::from(default)), |v| of(v.as_str()?))
+        self.ask(key, doc, accepted, schema, (value, Some(Value::from(default))), |v| of(v.as_str()?))
     }
 
     /// The tables of `[[key]]`; each entry is read by `read` from the text of its only key `name`.
@@ -269,11 +308,19 @@ impl Reader {
                 self.problems.push(Problem { source: source.clone(), key, message });
             };
             for (other, entry) in table.iter().filter(|(other, _)| *other != name) {
-                problem(&entry.source, format!("{key}.{other}"), format!("unknown key; accepted is `{name}`"));
+                problem(
+                    &entry.source,
+                    format!("{key}.{other}"),
+                    format!("unknown key; accepted is `{name}`"),
+                );
             }
             match table.get(name).map(|e| (e, e.value.as_str())) {
                 None => problem(&source, key.to_owned(), format!("`{name}` is missing")),
-                Some((e, None)) => problem(&e.source, format!("{key}.{name}"), format!("found {}; accepted is a text in quotes", describe(&e.value))),
+                Some((e, None)) => problem(
+                    &e.source,
+                    format!("{key}.{name}"),
+                    format!("found {}; accepted is a text in quotes", describe(&e.value)),
+                ),
                 Some((e, Some(text))) => match read(text) {
                     Ok(value) => {
                         values.push(value);
@@ -284,14 +331,30 @@ impl Reader {
             }
         }
         let schema = json!({"type": "array", "items": {"type": "object", "required": [name], "additionalProperties": false, "properties": {name: {"type": "string"}}}});
-        let value = Value::Array(texts);
-        self.specs.push(KeySpec { key: format!("{key}[].{name}"), doc, accepted: "a condition".to_owned(), schema, value, source });
+        let value = Some(Value::Array(texts));
+        self.specs.push(KeySpec {
+            key: format!("{key}[].{name}"),
+            doc,
+            accepted: "a condition".to_owned(),
+            schema,
+            value,
+            source,
+        });
         values
     }
 
-    /// Whether the user gave this key.
-    pub fn is_set(&self, key: &str) -> bool {
-        self.entries.contains_key(key)
+    /// Whether the user gave this key a text that is not empty, before it is asked for.
+    pub fn has_text(&self, key: &str) -> bool {
+        self.entries.get(key).is_some_and(|e| e.value.as_str() != Some(""))
+    }
+
+    /// Records that a key does nothing beside another one, where the user gave it another value than its default (a resolved
+    /// file holds every key, also idle ones).
+    pub fn idle(&mut self, key: &str, default: f64, because: impl std::fmt::Display) {
+        let number = |v: &Value| v.as_float().or_else(|| v.as_integer().map(|i| i as f64));
+        if self.entries.get(key).is_some_and(|e| number(&e.value) != Some(default)) {
+            self.reject(key, format!("has no effect: {because}"));
+        }
     }
 
     /// Keys (or all keys under a section) that do nothing here, and why. Setting one is an error.
@@ -310,10 +373,12 @@ impl Reader {
     /// # Errors
     /// Any problem met on the way, and every key of the file that nothing asked for.
     pub fn finish(mut self, others: &dyn Fn(&str) -> Option<String>) -> Result<Resolved, ConfigError> {
-        let given = self.entries.iter().map(|(k, e)| (k, e.source.clone())).chain(self.tables.iter().map(|(k, t)| {
-            let line = t.first().map_or(1, |(line, _)| *line);
-            (k, Source::File(self.table_source.clone().unwrap_or_default(), line))
-        }));
+        let given = self.entries.iter().map(|(k, e)| (k, e.source.clone())).chain(self.tables.iter().map(
+            |(k, t)| {
+                let line = t.first().map_or(1, |(line, _)| *line);
+                (k, Source::File(self.table_source.clone().unwrap_or_default(), line))
+            },
+        ));
         for (key, source) in given.filter(|(key, _)| !self.asked.contains(*key)) {
             let message = if let Some(because) = self.inactive_because(key) {
                 format!("has no effect here: {because}")
@@ -327,12 +392,12 @@ impl Reader {
             };
             self.problems.push(Problem { source, key: key.clone(), message });
         }
-        if self.problems.is_empty() { Ok(Resolved { specs: self.specs }) } else { Err(ConfigError(self.problems)) }
+        if self.problems.is_empty() { Ok(Resolved::new(self.specs)) } else { Err(ConfigError(self.problems)) }
     }
 
     /// The keys asked for so far, whatever is wrong with them.
     pub fn into_resolved(self) -> Resolved {
-        Resolved { specs: self.specs }
+        Resolved::new(self.specs)
     }
 
     fn inactive_because(&self, key: &str) -> Option<&String> {
@@ -360,7 +425,8 @@ impl Reader {
     fn siblings(&self, key: &str) -> String {
         let section = key.rsplit_once('.').map(|(section, _)| section);
         let of = |k: &str| k.rsplit_once('.').map(|(s, _)| s.to_owned());
-        let mut names: Vec<&str> = self.asked.iter().filter(|k| of(k).as_deref() == section).map(String::as_str).collect();
+        let mut names: Vec<&str> =
+            self.asked.iter().filter(|k| of(k).as_deref() == section).map(String::as_str).collect();
         if names.is_empty() {
             names = self.asked.iter().filter_map(|k| k.split('.').next()).collect();
             names.dedup();
@@ -393,7 +459,31 @@ pub struct Resolved {
     specs: Vec<KeySpec>,
 }
 
+impl KeySpec {
+    /// The value in force as TOML; empty where there is none.
+    fn text(&self) -> String {
+        self.value.as_ref().map(|v| v.clone().decorated("", "").to_string()).unwrap_or_default()
+    }
+
+    fn section(&self) -> &str {
+        self.key.rsplit_once('.').map_or("", |(section, _)| section)
+    }
+}
+
 impl Resolved {
+    /// Keys of one section side by side, sections in the order in which they were first asked for: TOML allows a section
+    /// only once.
+    fn new(mut specs: Vec<KeySpec>) -> Self {
+        let mut sections: Vec<String> = Vec::new();
+        for spec in &specs {
+            if !sections.iter().any(|s| s == spec.section()) {
+                sections.push(spec.section().to_owned());
+            }
+        }
+        specs.sort_by_key(|spec| sections.iter().position(|s| s == spec.section()));
+        Self { specs }
+    }
+
     /// As TOML that can be read again: every key, its value and its source.
     pub fn to_toml(&self) -> String {
         self.render(|spec| (None, Some(spec.source.to_string())))
@@ -406,20 +496,27 @@ impl Resolved {
 
     fn render(&self, notes: impl Fn(&KeySpec) -> (Option<String>, Option<String>)) -> String {
         let mut out = String::new();
-        let mut section = "";
         let (tables, plain): (Vec<_>, Vec<_>) = self.specs.iter().partition(|s| s.key.contains("[]"));
+        let mut section = String::new();
         for spec in plain {
-            let (of, name) = spec.key.rsplit_once('.').unwrap_or(("", &spec.key));
-            if of != section {
-                let _ = write!(out, "\n[{of}]\n");
-                section = of;
+            let name = spec.key.rsplit('.').next().unwrap_or(&spec.key);
+            if spec.section() != section {
+                section = spec.section().to_owned();
+                let _ = write!(out, "\n[{section}]\n");
             }
             let (before, behind) = notes(spec);
             if let Some(text) = before {
                 let _ = writeln!(out, "# {text}");
             }
-            let value = spec.value.clone().decorated("", "");
-            let _ = writeln!(out, "{name} = {value}{}", behind.map(|b| format!("  # {b}")).unwrap_or_default());
+            match &spec.value {
+                Some(_) => {
+                    let behind = behind.map(|b| format!("  # {b}")).unwrap_or_default();
+                    let _ = writeln!(out, "{name} = {}{behind}", spec.text());
+                }
+                None => {
+                    let _ = writeln!(out, "# {name} is not given");
+                }
+            }
         }
         for spec in tables {
             let Some((key, name)) = spec.key.split_once("[].") else { continue };
@@ -427,7 +524,7 @@ impl Resolved {
             if let Some(text) = before {
                 let _ = write!(out, "\n# [[{key}]] {text}\n");
             }
-            for value in spec.value.as_array().into_iter().flatten() {
+            for value in spec.value.iter().filter_map(Value::as_array).flatten() {
                 let _ = write!(out, "\n[[{key}]]\n{name} = {}\n", value.clone().decorated("", ""));
             }
         }
@@ -436,12 +533,7 @@ impl Resolved {
 
     /// Every key for a table: name, value in force, what is accepted, meaning.
     pub fn rows(&self) -> impl Iterator<Item = Row<'_>> {
-        self.specs.iter().map(|s| Row {
-            key: &s.key,
-            value: s.value.clone().decorated("", "").to_string(),
-            accepted: &s.accepted,
-            doc: s.doc,
-        })
+        self.specs.iter().map(|s| Row { key: &s.key, value: s.text(), accepted: &s.accepted, doc: s.doc })
     }
 
     /// Whether there is such a key.
@@ -451,7 +543,7 @@ impl Resolved {
 
     /// Key and value of every setting, for comparing two runs.
     pub fn values(&self) -> BTreeMap<&str, String> {
-        self.specs.iter().map(|s| (s.key.as_str(), s.value.clone().decorated("", "").to_string())).collect()
+        self.specs.iter().map(|s| (s.key.as_str(), s.text())).collect()
     }
 
     /// A JSON schema (draft 2020-12) of the settings.
@@ -467,11 +559,13 @@ impl Resolved {
                 root["properties"][key] = schema;
                 continue;
             }
-            let default = spec.value.clone().decorated("", "").to_string();
-            schema["default"] = match &spec.value {
-                Value::String(s) => json!(s.value()),
-                _ => serde_json::from_str(&default).unwrap_or(json!(default)),
-            };
+            match &spec.value {
+                Some(Value::String(s)) => schema["default"] = json!(s.value()),
+                Some(_) => {
+                    schema["default"] = serde_json::from_str(&spec.text()).unwrap_or(json!(spec.text()))
+                }
+                None => {}
+            }
             let mut at = &mut root;
             let mut parts: Vec<&str> = spec.key.split('.').collect();
             let name = parts.pop().unwrap_or_default();

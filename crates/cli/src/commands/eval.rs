@@ -22,15 +22,20 @@ pub fn run(args: &EvalArgs) -> Result<u8, Failure> {
     }
     let report = predictor.evaluate(&dataset)?;
     if args.json {
-        let metrics: serde_json::Map<_, _> =
-            report.iter().map(|m| (format!("val/{}", m.name), json!({"value": m.value, "floor": m.floor}))).collect();
+        let metrics: serde_json::Map<_, _> = report
+            .iter()
+            .map(|m| (format!("val/{}", m.name), json!({"value": m.value, "floor": m.floor})))
+            .collect();
         print_json(&json!({
             "run": args.run, "weights": predictor.describe(), "images": labelled, "pixels": report.valid, "ignored": report.ignored,
             "threshold": report.threshold, "metrics": metrics,
         }));
     } else {
         println!("{}: {}", args.run.display(), predictor.describe());
-        println!("{labelled} images, {} pixels ({} ignored), threshold {}", report.valid, report.ignored, report.threshold);
+        println!(
+            "{labelled} images, {} pixels ({} ignored), threshold {}",
+            report.valid, report.ignored, report.threshold
+        );
         let rows = report.iter().map(|m| vec![m.name.to_owned(), number(m.floor), number(Some(m.value))]);
         println!("{}", table(&["metric", "floor", "value"], rows));
     }

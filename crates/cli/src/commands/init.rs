@@ -16,16 +16,22 @@ const SHIPPED: &[(&str, &str)] = &[
 pub fn run(args: &InitArgs) -> Result<u8, Failure> {
     let text = if let Some(entry) = recipes::ALL.iter().find(|e| e.name == args.recipe) {
         let template = trimtab_train::defaults(entry).to_template();
-        format!("# {}\n# Every key with its default; delete what you do not change.\n\n{template}", entry.summary)
+        format!(
+            "# {}\n# Every key with its default; delete what you do not change.\n\n{template}",
+            entry.summary
+        )
     } else if let Some((_, text)) = SHIPPED.iter().find(|(name, _)| *name == args.recipe) {
         (*text).to_owned()
     } else {
-        let names: Vec<&str> = recipes::ALL.iter().map(|e| e.name).chain(SHIPPED.iter().map(|(name, _)| *name)).collect();
+        let names: Vec<&str> =
+            recipes::ALL.iter().map(|e| e.name).chain(SHIPPED.iter().map(|(name, _)| *name)).collect();
         return Err(Failure::usage(format!("no recipe \"{}\"; there are {}", args.recipe, names.join(", "))));
     };
     match &args.out {
         None => print!("{text}"),
-        Some(path) if path.exists() => return Err(Failure::usage(format!("{}: exists already", path.display()))),
+        Some(path) if path.exists() => {
+            return Err(Failure::usage(format!("{}: exists already", path.display())));
+        }
         Some(path) => {
             write_atomic(path, |w| w.write_all(text.as_bytes()))?;
             eprintln!("wrote {}", path.display());

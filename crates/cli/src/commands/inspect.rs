@@ -23,8 +23,11 @@ pub fn run(args: &InspectArgs) -> Result<u8, Failure> {
 fn print(report: &AuditReport) {
     let rows = report.splits.iter().map(|s| {
         let labels = s.labels.as_ref();
-        let sizes: Vec<String> = s.sizes.iter().map(|z| format!("{}x{} ({})", z.width, z.height, z.images)).collect();
-        let values = labels.map_or_else(String::new, |l| l.stored.iter().map(|v| v.value.to_string()).collect::<Vec<_>>().join(", "));
+        let sizes: Vec<String> =
+            s.sizes.iter().map(|z| format!("{}x{} ({})", z.width, z.height, z.images)).collect();
+        let values = labels.map_or_else(String::new, |l| {
+            l.stored.iter().map(|v| v.value.to_string()).collect::<Vec<_>>().join(", ")
+        });
         vec![
             s.name.clone(),
             s.images.to_string(),
@@ -38,10 +41,33 @@ fn print(report: &AuditReport) {
         ]
     });
     let tiles = format!("tiles of {}", report.tile);
-    println!("{}", table(&["split", "images", "labelled", &tiles, "sizes (images)", "label values", "prevalence", "ignored", "empty masks"], rows));
+    println!(
+        "{}",
+        table(
+            &[
+                "split",
+                "images",
+                "labelled",
+                &tiles,
+                "sizes (images)",
+                "label values",
+                "prevalence",
+                "ignored",
+                "empty masks"
+            ],
+            rows
+        )
+    );
     let rows = report.splits.iter().filter_map(|s| s.intensity.as_ref().map(|i| (s, i))).map(|(s, i)| {
         let plain = |v: f64| format!("{v:.4}");
-        vec![s.name.clone(), plain(f64::from(i.min)), plain(i.mean), plain(i.std), plain(f64::from(i.max)), s.non_finite.to_string()]
+        vec![
+            s.name.clone(),
+            plain(f64::from(i.min)),
+            plain(i.mean),
+            plain(i.std),
+            plain(f64::from(i.max)),
+            s.non_finite.to_string(),
+        ]
     });
     println!("{}", table(&["intensity", "min", "mean", "deviation", "max", "non-finite"], rows));
     for problem in &report.problems {

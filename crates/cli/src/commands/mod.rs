@@ -17,7 +17,11 @@ use crate::failure::Failure;
 fn open_run(run: &Path) -> Result<Loaded, Failure> {
     let config = run.join(trimtab_signals::CONFIG);
     if !config.is_file() {
-        return Err(Failure::usage(format!("{}: not a run directory: no {}", run.display(), trimtab_signals::CONFIG)));
+        return Err(Failure::usage(format!(
+            "{}: not a run directory: no {}",
+            run.display(),
+            trimtab_signals::CONFIG
+        )));
     }
     Ok(trimtab_train::load(&config, &[])?)
 }

@@ -39,7 +39,8 @@ pub fn run(args: &PredictArgs) -> Result<u8, Failure> {
         let at = |ending: &str| args.out.join(format!("{stem}{ending}"));
 
         tiff::write_f32(&at("_probability.tif"), &map)?;
-        let mask: Vec<u8> = map.pixels.iter().map(|p| if f64::from(*p) > threshold { 255 } else { 0 }).collect();
+        let mask: Vec<u8> =
+            map.pixels.iter().map(|p| if f64::from(*p) > threshold { 255 } else { 0 }).collect();
         png::write_grey8(&at("_mask.png"), map.width, map.height, &mask)?;
         let picture = overlay(&image, Some(&map), None, &picks, threshold as f32).to_png();
         write_atomic(&at("_overlay.png"), |w| w.write_all(&picture))?;
@@ -70,7 +71,11 @@ fn list(inputs: &[PathBuf]) -> Result<BTreeMap<String, PathBuf>, Failure> {
                 }
             }
             if found.len() == before {
-                return Err(Failure::usage(format!("{}: no images in it (looked for {})", input.display(), formats::IMAGE_EXTENSIONS.join(", "))));
+                return Err(Failure::usage(format!(
+                    "{}: no images in it (looked for {})",
+                    input.display(),
+                    formats::IMAGE_EXTENSIONS.join(", ")
+                )));
             }
         } else if input.is_file() {
             add(&mut found, input.clone())?;
@@ -85,13 +90,17 @@ fn list(inputs: &[PathBuf]) -> Result<BTreeMap<String, PathBuf>, Failure> {
 fn stem_of(path: &Path) -> Option<String> {
     let name = path.file_name()?.to_string_lossy().into_owned();
     let lower = name.to_lowercase();
-    let extension = formats::IMAGE_EXTENSIONS.iter().filter(|e| lower.ends_with(&format!(".{e}"))).max_by_key(|e| e.len())?;
+    let extension = formats::IMAGE_EXTENSIONS
+        .iter()
+        .filter(|e| lower.ends_with(&format!(".{e}")))
+        .max_by_key(|e| e.len())?;
     let stem = &name[..name.len() - extension.len() - 1];
     (!stem.is_empty()).then(|| stem.to_owned())
 }
 
 fn add(found: &mut BTreeMap<String, PathBuf>, path: PathBuf) -> Result<(), Failure> {
-    let fallback = || path.file_name().map_or_else(|| "image".to_owned(), |n| n.to_string_lossy().into_owned());
+    let fallback =
+        || path.file_name().map_or_else(|| "image".to_owned(), |n| n.to_string_lossy().into_owned());
     let stem = stem_of(&path).unwrap_or_else(fallback);
     if let Some(other) = found.insert(stem.clone(), path.clone())
         && other != path

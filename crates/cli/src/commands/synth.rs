@@ -14,7 +14,8 @@ pub fn run(args: &MicrographArgs) -> Result<u8, Failure> {
     if used {
         return Err(Failure::usage(format!("{}: is not empty; give a new folder", args.out.display())));
     }
-    let [micrographs, masks, coordinates] = ["micrographs", "masks", "coordinates"].map(|name| args.out.join(name));
+    let [micrographs, masks, coordinates] =
+        ["micrographs", "masks", "coordinates"].map(|name| args.out.join(name));
     for folder in [&micrographs, &masks, &coordinates] {
         fs::create_dir_all(folder).map_err(|e| DataError::io(folder, "cannot create", e))?;
     }

@@ -52,9 +52,16 @@ pub fn run(args: &TrainArgs) -> Result<u8, Failure> {
         println!("{}", table::metrics(&outcome.summary, loaded.recipe.common().metric()));
         let rate = outcome.summary.steps_per_second.unwrap_or(f64::NAN);
         let wall = outcome.summary.wall_seconds.unwrap_or(f64::NAN);
-        println!("{} steps in {wall:.0} s ({rate:.2} steps/s); results in {}", outcome.summary.steps, args.out.display());
+        println!(
+            "{} steps in {wall:.0} s ({rate:.2} steps/s); results in {}",
+            outcome.summary.steps,
+            args.out.display()
+        );
         if let Some(reason) = &outcome.reason {
-            println!("{}: {reason}", if outcome.status == Status::Finished { "ended early" } else { "stopped" });
+            println!(
+                "{}: {reason}",
+                if outcome.status == Status::Finished { "ended early" } else { "stopped" }
+            );
         }
     }
     Ok(match outcome.status {
@@ -73,7 +80,9 @@ fn resumed(recipe: Option<&std::path::Path>, args: &TrainArgs) -> Result<Loaded,
     RunReader::open(&args.out)?;
     let Some(recipe) = recipe else {
         if !args.set.is_empty() {
-            return Err(Failure::usage("--set with --resume needs the recipe, and must repeat the run's settings"));
+            return Err(Failure::usage(
+                "--set with --resume needs the recipe, and must repeat the run's settings",
+            ));
         }
         return Ok(own);
     };
@@ -82,11 +91,16 @@ fn resumed(recipe: Option<&std::path::Path>, args: &TrainArgs) -> Result<Loaded,
     let different: Vec<String> = theirs
         .iter()
         .filter(|(key, value)| ours.get(*key) != Some(*value))
-        .map(|(key, value)| format!("`{key}` was {}, now {value}", ours.get(key).map_or("not set", String::as_str)))
+        .map(|(key, value)| {
+            format!("`{key}` was {}, now {value}", ours.get(key).map_or("not set", String::as_str))
+        })
         .collect();
     if !different.is_empty() {
         let place = args.out.display();
-        return Err(Failure::usage(format!("{place}: the run was made with other settings: {}", different.join("; "))));
+        return Err(Failure::usage(format!(
+            "{place}: the run was made with other settings: {}",
+            different.join("; ")
+        )));
     }
     Ok(own)
 }
@@ -97,6 +111,11 @@ fn headline(loaded: &Loaded, info: &RunInfo) -> String {
     let positive = info.class_counts.get("1").copied().unwrap_or(0) as f64 / pixels.max(1) as f64;
     format!(
         "{}: {parameters} parameters, {} steps at most, {pixels} labelled pixels ({:.1} % positive), device {} with {} threads, seed {}",
-        loaded.entry.name, info.steps_planned, 100.0 * positive, info.device, info.threads, info.seed
+        loaded.entry.name,
+        info.steps_planned,
+        100.0 * positive,
+        info.device,
+        info.threads,
+        info.seed
     )
 }

@@ -105,6 +105,7 @@ fn uniform<const D: usize>(
     rng: &mut impl Rng,
 ) -> Param<Tensor<D>> {
     let bound = 1.0 / (fan_in.max(1) as f32).sqrt();
-    let values: Vec<f32> = (0..shape.iter().product()).map(|_| (rng.random::<f32>() * 2.0 - 1.0) * bound).collect();
+    let values: Vec<f32> =
+        (0..shape.iter().product()).map(|_| (rng.random::<f32>() * 2.0 - 1.0) * bound).collect();
     Param::from_data(TensorData::new(values, shape), device)
 }

@@ -9,7 +9,11 @@ use super::masked_mean;
 ///
 /// # Shapes
 /// - `logits`, `target` of one shape; returns that shape.
-pub fn bce_with_logits_map<const D: usize>(logits: Tensor<D>, target: Tensor<D>, positive_weight: f64) -> Tensor<D> {
+pub fn bce_with_logits_map<const D: usize>(
+    logits: Tensor<D>,
+    target: Tensor<D>,
+    positive_weight: f64,
+) -> Tensor<D> {
     // log(1 - p) = log p - z, so one log_sigmoid serves both terms and its gradient is exact at z = 0 too.
     let weight = target.clone() * (positive_weight - 1.0) + 1.0;
     (target.neg() + 1.0) * logits.clone() - weight * log_sigmoid(logits)

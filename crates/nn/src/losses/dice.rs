@@ -10,7 +10,12 @@ use burn::tensor::activation::sigmoid;
 ///
 /// # Shapes
 /// - `logits`, `target`, `valid` of one shape; returns `[1]`.
-pub fn dice_loss<const D: usize>(logits: Tensor<D>, target: Tensor<D>, valid: Tensor<D>, smooth: f64) -> Tensor<1> {
+pub fn dice_loss<const D: usize>(
+    logits: Tensor<D>,
+    target: Tensor<D>,
+    valid: Tensor<D>,
+    smooth: f64,
+) -> Tensor<1> {
     let probs = sigmoid(logits) * valid.clone();
     let target = target * valid;
     let overlap = (probs.clone() * target.clone()).sum();

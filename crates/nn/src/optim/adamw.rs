@@ -115,7 +115,9 @@ impl AdamW {
             state.keys().filter_map(|name| name.strip_prefix("step.").map(str::to_owned)).collect();
         for path in paths {
             let mut part = |name: &str| state.remove(&format!("{name}.{path}")).map(|t| t.to_device(device));
-            if let (Some(step), Some(mean), Some(square)) = (part("step"), part("exp_avg"), part("exp_avg_sq")) {
+            if let (Some(step), Some(mean), Some(square)) =
+                (part("step"), part("exp_avg"), part("exp_avg_sq"))
+            {
                 let updates = step.into_scalar::<f32>() as u64;
                 self.moments.insert(path, Moments { updates, mean, square });
             }
@@ -130,7 +132,8 @@ fn sizes(squares: Vec<(&'static str, Tensor<1>, Tensor<1>)>) -> BTreeMap<&'stati
     }
     let groups: Vec<_> = squares.iter().map(|(group, ..)| *group).collect();
     let all = squares.into_iter().flat_map(|(_, update, parameter)| [update, parameter]).collect();
-    let values: Vec<f32> = Tensor::cat(all, 0).into_data().convert::<f32>().try_into_vec().expect("converted to f32 just now");
+    let values: Vec<f32> =
+        Tensor::cat(all, 0).into_data().convert::<f32>().try_into_vec().expect("converted to f32 just now");
     for (group, pair) in groups.into_iter().zip(values.chunks_exact(2)) {
         let size = sizes.entry(group).or_default();
         size.update += f64::from(pair[0]);

@@ -113,11 +113,16 @@ impl TwoStage {
     /// Reads the settings; problems gather in the reader.
     pub fn read(r: &mut Reader) -> Self {
         let common = Common::read(r);
-        let base = r.count("model.base", 64, 1..=512, "Channels of the U-Net's first level; 64 gives 31,042,369 parameters.") as usize;
+        let base = r.count(
+            "model.base",
+            64,
+            1..=512,
+            "Channels of the U-Net's first level; 64 gives 31,042,369 parameters.",
+        ) as usize;
         let loss = Loss::read(r);
         let teacher = Teacher::read(r);
         // With a checkpoint for stage 2 there is no stage 1 to run.
-        let skip = r.is_set("stage2.checkpoint");
+        let skip = r.has_text("stage2.checkpoint");
         let mut stages = Vec::new();
         if skip {
             r.inactive("stage1", "stage2.checkpoint is set, so training starts with stage 2");
@@ -134,15 +139,38 @@ impl Loss {
         let any = 0.0..=1e6;
         let loss = Self {
             focal: r.number("loss.focal", 0.7, any.clone(), "Weight of the focal term."),
-            focal_alpha: r.number("loss.focal_alpha", 0.7, 0.0..=1.0, "Focal weight of positive pixels; negatives get 1 - alpha."),
-            focal_gamma: r.number("loss.focal_gamma", 2.0, 0.0..=20.0, "Focal exponent; 0: plain weighted cross-entropy."),
-            positive_weight: r.number("loss.positive_weight", 1.0, any.clone(), "Factor on the cross-entropy of positive pixels, in the focal and the BCE term."),
+            focal_alpha: r.number(
+                "loss.focal_alpha",
+                0.7,
+                0.0..=1.0,
+                "Focal weight of positive pixels; negatives get 1 - alpha.",
+            ),
+            focal_gamma: r.number(
+                "loss.focal_gamma",
+                2.0,
+                0.0..=20.0,
+                "Focal exponent; 0: plain weighted cross-entropy.",
+            ),
+            positive_weight: r.number(
+                "loss.positive_weight",
+                1.0,
+                any.clone(),
+                "Factor on the cross-entropy of positive pixels, in the focal and the BCE term.",
+            ),
             dice: r.number("loss.dice", 0.3, any.clone(), "Weight of the Dice term."),
-            dice_smooth: r.number("loss.dice_smooth", 1.0, any.clone(), "Added to numerator and denominator of Dice."),
+            dice_smooth: r.number(
+                "loss.dice_smooth",
+                1.0,
+                any.clone(),
+                "Added to numerator and denominator of Dice.",
+            ),
             bce: r.number("loss.bce", 0.0, any, "Weight of the binary cross-entropy term."),
         };
         if loss.focal + loss.dice + loss.bce <= 0.0 {
-            r.reject("loss.focal", "all of loss.focal, loss.dice and loss.bce are 0: there is nothing to learn");
+            r.reject(
+                "loss.focal",
+                "all of loss.focal, loss.dice and loss.bce are 0: there is nothing to learn",
+            );
         }
         loss
     }
@@ -181,45 +209,109 @@ impl Stage {
             r.inactive("stage2.start_from", "stage2.checkpoint is set");
             false
         } else {
-            r.choice("stage2.start_from", "best", &[("best", true), ("last", false)], "Start from stage 1's best weights (student or teacher) or from its last student.")
+            r.choice(
+                "stage2.start_from",
+                "best",
+                &[("best", true), ("last", false)],
+                "Start from stage 1's best weights (student or teacher) or from its last student.",
+            )
         };
         let labelled_ratio = r.number(key!("labelled_ratio"), if first { 0.01 } else { 0.1 }, 0.0..=1.0, "Share of the training tiles whose labels are used (at least one tile); the others are unlabelled.");
         let epochs = r.count(key!("epochs"), if first { 50 } else { 100 }, many.clone(), "Epochs at most.");
-        let steps_per_epoch = r.count(key!("steps_per_epoch"), 0, 0..=u64::MAX, "Optimizer steps in an epoch; 0: once through the labelled tiles.");
+        let steps_per_epoch = r.count(
+            key!("steps_per_epoch"),
+            0,
+            0..=u64::MAX,
+            "Optimizer steps in an epoch; 0: once through the labelled tiles.",
+        );
         let batch = r.count(key!("batch"), 4, 1..=4096, "Labelled patches in a batch.") as usize;
-        let unlabelled_batch = r.count(key!("unlabelled_batch"), 4, 0..=4096, "Unlabelled patches in a batch, where the consistency weight is not 0.") as usize;
-        let accumulate = r.count(key!("accumulate"), 1, 1..=4096, "Batches whose gradients are averaged for one optimizer step.");
-        let learning_rate = r.number(key!("learning_rate"), if first { 1e-3 } else { 1e-5 }, 0.0..=1e3, "Peak learning rate of AdamW.");
-        let encoder_rate_scale = r.number(key!("encoder_rate_scale"), 1.0, 0.0..=1e3, "Factor on the encoder's learning rate.");
-        let weight_decay = r.number(key!("weight_decay"), 0.01, 0.0..=1e3, "Decoupled weight decay of AdamW.");
-        let warmup_epochs = r.count(key!("warmup_epochs"), if first { 0 } else { 10 }, 0..=u64::MAX, "Epochs of linear warm-up to the peak rate.");
+        let unlabelled_batch = r.count(
+            key!("unlabelled_batch"),
+            4,
+            0..=4096,
+            "Unlabelled patches in a batch, where the consistency weight is not 0.",
+        ) as usize;
+        let accumulate = r.count(
+            key!("accumulate"),
+            1,
+            1..=4096,
+            "Batches whose gradients are averaged for one optimizer step.",
+        );
+        let learning_rate = r.number(
+            key!("learning_rate"),
+            if first { 1e-3 } else { 1e-5 },
+            0.0..=1e3,
+            "Peak learning rate of AdamW.",
+        );
+        let encoder_rate_scale =
+            r.number(key!("encoder_rate_scale"), 1.0, 0.0..=1e3, "Factor on the encoder's learning rate.");
+        let weight_decay =
+            r.number(key!("weight_decay"), 0.01, 0.0..=1e3, "Decoupled weight decay of AdamW.");
+        let warmup_epochs = r.count(
+            key!("warmup_epochs"),
+            if first { 0 } else { 10 },
+            0..=u64::MAX,
+            "Epochs of linear warm-up to the peak rate.",
+        );
         if warmup_epochs > epochs {
             r.reject(key!("warmup_epochs"), format!("found {warmup_epochs}, more than the {epochs} epochs of the stage: the peak rate would never be reached"));
         }
-        let decay = r.choice(key!("decay"), "linear", &[("constant", Decay::Constant), ("linear", Decay::Linear), ("cosine", Decay::Cosine)], "The rate after the warm-up: constant, or to 0 at the end of the stage.");
-        let clip_norm = r.number(key!("clip_norm"), 1.0, 0.0..=1e12, "Largest global norm of the gradient; 0: no clipping.");
-        let freeze_encoder_epochs = r.count(key!("freeze_encoder_epochs"), 0, 0..=u64::MAX, "Epochs at the start in which the encoder is frozen.");
+        let decay = r.choice(
+            key!("decay"),
+            "linear",
+            &[("constant", Decay::Constant), ("linear", Decay::Linear), ("cosine", Decay::Cosine)],
+            "The rate after the warm-up: constant, or to 0 at the end of the stage.",
+        );
+        let clip_norm = r.number(
+            key!("clip_norm"),
+            1.0,
+            0.0..=1e12,
+            "Largest global norm of the gradient; 0: no clipping.",
+        );
+        let freeze_encoder_epochs = r.count(
+            key!("freeze_encoder_epochs"),
+            0,
+            0..=u64::MAX,
+            "Epochs at the start in which the encoder is frozen.",
+        );
         if freeze_encoder_epochs > epochs {
-            r.reject(key!("freeze_encoder_epochs"), format!("found {freeze_encoder_epochs}, more than the {epochs} epochs of the stage"));
+            r.reject(
+                key!("freeze_encoder_epochs"),
+                format!("found {freeze_encoder_epochs}, more than the {epochs} epochs of the stage"),
+            );
         }
-        let consistency_weight = r.number(key!("consistency_weight"), 0.1, 0.0..=1e6, "Final weight of the consistency with the teacher; 0: no unlabelled patches are used.");
-        if consistency_weight == 0.0 {
-            for name in [key!("unlabelled_batch"), key!("rampup_epochs")] {
-                if r.is_set(name) {
-                    r.reject(name, format!("has no effect: {} is 0", key!("consistency_weight")));
-                }
-            }
-        } else if unlabelled_batch == 0 {
-            r.reject(key!("unlabelled_batch"), format!("is 0, so {} has no effect", key!("consistency_weight")));
+        let consistency_weight = r.number(key!("consistency_weight"), 0.1, 0.0..=1e6, "Final weight of the consistency with the teacher; 0: no unlabelled patches are used, and unlabelled_batch and rampup_epochs are idle.");
+        if consistency_weight > 0.0 && unlabelled_batch == 0 {
+            r.reject(
+                key!("unlabelled_batch"),
+                format!("is 0, so {} has no effect", key!("consistency_weight")),
+            );
         }
-        let rampup_epochs = r.count(key!("rampup_epochs"), if first { 20 } else { 40 }, 0..=u64::MAX, "Epochs over which the consistency weight rises.");
-        let ema_decay = r.number(key!("ema_decay"), 0.99, 0.0..=1.0, "Decay of the teacher's average, reached by min(1 - 1/(step + 1), decay).");
+        let rampup_epochs = r.count(
+            key!("rampup_epochs"),
+            if first { 20 } else { 40 },
+            0..=u64::MAX,
+            "Epochs over which the consistency weight rises.",
+        );
+        let ema_decay = r.number(
+            key!("ema_decay"),
+            0.99,
+            0.0..=1.0,
+            "Decay of the teacher's average, reached by min(1 - 1/(step + 1), decay).",
+        );
         if ema_decay == 1.0 {
-            r.reject(key!("ema_decay"), "is 1: the teacher would stop following the student; accepted is less than 1");
+            r.reject(
+                key!("ema_decay"),
+                "is 1: the teacher would stop following the student; accepted is less than 1",
+            );
         }
         let mut advance_when = None;
         if first {
-            let text = r.text("stage1.advance_when", "val/f1 > 0.5", "Ends stage 1 once a validation meets this; empty: after its last epoch.");
+            let text = r.text(
+                "stage1.advance_when",
+                "val/f1 > 0.5",
+                "Ends stage 1 once a validation meets this; empty: after its last epoch.",
+            );
             if !text.is_empty() {
                 match read_condition(&text) {
                     Ok(condition) => advance_when = Some(condition),
@@ -260,7 +352,13 @@ impl Stage {
         if self.consistency_weight > 0.0 {
             horizons.insert(names::WEIGHT_CONSISTENCY.name.to_owned(), self.rampup_epochs * steps_per_epoch);
         }
-        StagePlan { name: self.name.to_owned(), epochs: self.epochs, steps_per_epoch, advance_when: self.advance_when.clone(), horizons }
+        StagePlan {
+            name: self.name.to_owned(),
+            epochs: self.epochs,
+            steps_per_epoch,
+            advance_when: self.advance_when.clone(),
+            horizons,
+        }
     }
 }
 
@@ -284,19 +382,32 @@ impl Recipe for TwoStage {
         let tiles = Arc::new(tiles::grid(&train.sizes()?, self.common.data.tile));
         for dataset in [&*train, &validation] {
             if dataset.is_empty() {
-                return Err(trimtab_data::DataError::content(dataset.path(0).unwrap_or(Path::new("data")), "no images").into());
+                return Err(trimtab_data::DataError::content(
+                    dataset.path(0).unwrap_or(Path::new("data")),
+                    "no images",
+                )
+                .into());
             }
         }
         let mut trainer = Trainer::new(self, train, tiles, validation, &plain)?;
         let info = trainer.info(session.device)?;
 
-        let resume = if session.resume { checkpoint::newest(&session.directory, self.common.seed)? } else { None };
+        let resume =
+            if session.resume { checkpoint::newest(&session.directory, self.common.seed)? } else { None };
         let done = resume.as_ref().map_or(0, |(state, ..)| state.global);
-        let writer = if session.resume { RunWriter::resume(&session.directory, done)? } else { RunWriter::create(&session.directory)? };
+        let writer = if session.resume {
+            RunWriter::resume(&session.directory, done)?
+        } else {
+            RunWriter::create(&session.directory)?
+        };
         let mut tensorboard = None;
         if self.common.run.tensorboard {
             let of_run = &session.directory;
-            tensorboard = Some(if session.resume { TensorBoardWriter::resume(of_run, done)? } else { TensorBoardWriter::create(of_run)? });
+            tensorboard = Some(if session.resume {
+                TensorBoardWriter::resume(of_run, done)?
+            } else {
+                TensorBoardWriter::create(of_run)?
+            });
         }
         if !session.resume {
             writer.write_config(&session.resolved.to_toml())?;
@@ -328,7 +439,14 @@ impl Recipe for TwoStage {
                 values: l.iter().map(|v| i32::from(*v)).collect(),
             });
             let caption = format!("{}: {}", pair.name, predictor.describe());
-            let picture = overlay::panel(&pair.image, truth.as_ref(), Some(&map), &[], self.common.evaluate.threshold as f32, &caption);
+            let picture = overlay::panel(
+                &pair.image,
+                truth.as_ref(),
+                Some(&map),
+                &[],
+                self.common.evaluate.threshold as f32,
+                &caption,
+            );
             let png = picture.to_png();
             write_atomic(&session.directory.join("overlay.png"), |w| w.write_all(&png))?;
         }
@@ -342,7 +460,8 @@ impl Recipe for TwoStage {
 
 impl TwoStage {
     fn network(&self, device: &Device) -> UNet2d {
-        UNet2dConfig { input: 1, output: 1, base: self.base }.init(device, &mut rng(self.common.seed, Stream::Init, 0))
+        UNet2dConfig { input: 1, output: 1, base: self.base }
+            .init(device, &mut rng(self.common.seed, Stream::Init, 0))
     }
 
     fn open_predictor(&self, run: &Path, device: &Device) -> Result<BestWeights<'_>> {
@@ -377,11 +496,17 @@ impl Predictor for BestWeights<'_> {
     fn describe(&self) -> String {
         let of = |key: &str| self.metadata.get(key).map_or("?", String::as_str);
         let metric = &self.recipe.common.evaluate.metric;
-        format!("{} of step {}, {metric} {}", of("weights"), of("step"), of(metric))
+        let score = of(metric).parse::<f64>().map_or_else(|_| "?".to_owned(), |s| format!("{s:.4}"));
+        format!("{} of step {}, {metric} {score}", of("weights"), of("step"))
     }
 
     fn evaluate(&self, dataset: &Dataset) -> Result<BinaryReport> {
-        segment2d::evaluate(dataset, self.recipe.common.evaluate.threshold, |image| self.predict(image), |_, _| {})
+        segment2d::evaluate(
+            dataset,
+            self.recipe.common.evaluate.threshold,
+            |image| self.predict(image),
+            |_, _| {},
+        )
     }
 }
 
@@ -422,7 +547,13 @@ struct MicroBatch {
 }
 
 impl<'a> Trainer<'a> {
-    fn new(settings: &'a TwoStage, train: Arc<Dataset>, tiles: Arc<Vec<Tile>>, validation: Dataset, plain: &Device) -> Result<Self> {
+    fn new(
+        settings: &'a TwoStage,
+        train: Arc<Dataset>,
+        tiles: Arc<Vec<Tile>>,
+        validation: Dataset,
+        plain: &Device,
+    ) -> Result<Self> {
         let tracked = plain.clone().autodiff();
         let student = settings.network(&tracked);
         let teacher = params::copy(settings.network(plain), &params::flat(&student));
@@ -454,7 +585,11 @@ impl<'a> Trainer<'a> {
     /// Tiles whose labels a stage uses, and the rest (all, where there is no rest).
     fn split_tiles(&self, stage: usize) -> (Vec<Tile>, Vec<Tile>) {
         let all = &self.tiles;
-        let picked = tiles::labelled_subset(all.len(), self.settings.stages[stage].labelled_ratio, self.settings.common.seed);
+        let picked = tiles::labelled_subset(
+            all.len(),
+            self.settings.stages[stage].labelled_ratio,
+            self.settings.common.seed,
+        );
         let mut rest: Vec<Tile> = (0..all.len()).filter(|i| !picked.contains(i)).map(|i| all[i]).collect();
         if rest.is_empty() {
             rest = all.to_vec();
@@ -480,7 +615,11 @@ impl<'a> Trainer<'a> {
             device: device.to_owned(),
             seed: self.settings.common.seed,
             threads: rayon::current_num_threads() as u64,
-            dataset_fingerprint: Some(format!("{}+{}", self.train.fingerprint()?, self.validation.fingerprint()?)),
+            dataset_fingerprint: Some(format!(
+                "{}+{}",
+                self.train.fingerprint()?,
+                self.validation.fingerprint()?
+            )),
             class_counts: class_counts.into_iter().collect(),
             parameter_counts: params::parameter_counts(&self.student, unet2d::group_of).into_iter().collect(),
             steps_planned: self.plans.iter().map(StagePlan::steps).sum(),
@@ -502,19 +641,35 @@ impl<'a> Trainer<'a> {
         self.schedules = Some(StageSchedules {
             stage,
             learning_rate: schedules::warmup(peak, warmup, after),
-            consistency: schedules::sigmoid_rampup(settings.consistency_weight, settings.rampup_epochs * plan.steps_per_epoch),
+            consistency: schedules::sigmoid_rampup(
+                settings.consistency_weight,
+                settings.rampup_epochs * plan.steps_per_epoch,
+            ),
             ema_decay: schedules::average_decay(settings.ema_decay),
             frozen_steps: settings.freeze_encoder_epochs * plan.steps_per_epoch,
         });
-        self.optimizer = AdamW::new(AdamWConfig { weight_decay: settings.weight_decay, ..AdamWConfig::default() });
+        self.optimizer =
+            AdamW::new(AdamWConfig { weight_decay: settings.weight_decay, ..AdamWConfig::default() });
     }
 
-    fn supervised(&self, logits: Tensor<4>, target: Tensor<4>, valid: Tensor<4>) -> (Tensor<1>, Vec<(&'static Signal, Tensor<1>)>) {
+    fn supervised(
+        &self,
+        logits: Tensor<4>,
+        target: Tensor<4>,
+        valid: Tensor<4>,
+    ) -> (Tensor<1>, Vec<(&'static Signal, Tensor<1>)>) {
         let l = &self.settings.loss;
         let mut terms = Vec::new();
         let mut total = Tensor::zeros([1], &logits.device());
         if l.focal > 0.0 {
-            let term = focal_loss(logits.clone(), target.clone(), valid.clone(), l.focal_alpha, l.focal_gamma, l.positive_weight);
+            let term = focal_loss(
+                logits.clone(),
+                target.clone(),
+                valid.clone(),
+                l.focal_alpha,
+                l.focal_gamma,
+                l.positive_weight,
+            );
             total = total + term.clone() * l.focal;
             terms.push((&names::LOSS_FOCAL, term));
         }
@@ -572,11 +727,13 @@ impl Training for Trainer<'_> {
         Arc::new(move |step| {
             let micro = (0..accumulate).map(|m| {
                 let index = step * accumulate + m;
-                let unlabelled = if unlabelled.batch == 0 { Patches::default() } else { unlabelled.batch(index)? };
+                let unlabelled =
+                    if unlabelled.batch == 0 { Patches::default() } else { unlabelled.batch(index)? };
                 let mut delta = vec![0.0; unlabelled.images.len()];
                 augment::add_noise(&mut delta, noise, &mut rng(seed, Stream::TeacherNoise, index));
                 let limit = 2.0 * noise as f32;
-                let noisy = unlabelled.images.iter().zip(&delta).map(|(x, d)| x + d.clamp(-limit, limit)).collect();
+                let noisy =
+                    unlabelled.images.iter().zip(&delta).map(|(x, d)| x + d.clamp(-limit, limit)).collect();
                 Ok(MicroBatch { labelled: labelled.batch(index)?, unlabelled, noisy })
             });
             micro.collect::<trimtab_data::Result<_>>().map(Batch)
@@ -585,7 +742,10 @@ impl Training for Trainer<'_> {
 
     fn step(&mut self, Batch(micro): Batch, at: Step) -> Result<Signals> {
         let stage = &self.settings.stages[at.stage];
-        let schedules = self.schedules.as_ref().ok_or_else(|| TrainError::Internal("a step before its stage began".into()))?;
+        let schedules = self
+            .schedules
+            .as_ref()
+            .ok_or_else(|| TrainError::Internal("a step before its stage began".into()))?;
         let rate = (schedules.learning_rate)(at.in_stage);
         let consistency_weight = (schedules.consistency)(at.in_stage);
         let decay = (schedules.ema_decay)(at.in_stage);
@@ -595,7 +755,8 @@ impl Training for Trainer<'_> {
             self.encoder_frozen = freeze;
         }
         let share = 1.0 / micro.len().max(1) as f64;
-        let buffers: Flat = params::flat(&self.student).into_iter().filter(|(path, _)| params::is_buffer(path)).collect();
+        let buffers: Flat =
+            params::flat(&self.student).into_iter().filter(|(path, _)| params::is_buffer(path)).collect();
         let mut gradients = Flat::new();
         let mut measured = Measured::default();
         let (mut labelled, mut unlabelled, mut non_finite_inputs) = (0, 0, 0);
@@ -625,7 +786,8 @@ impl Training for Trainer<'_> {
                 measured.known(&names::TRAIN_PREVALENCE, prevalence * share);
             }
             if batch.unlabelled.count > 0 {
-                let noisy_b1hw = tensor_b1hw(batch.noisy, batch.unlabelled.count, batch.unlabelled.size, &self.plain);
+                let noisy_b1hw =
+                    tensor_b1hw(batch.noisy, batch.unlabelled.count, batch.unlabelled.size, &self.plain);
                 let probs_b1hw = sigmoid(self.teacher.forward(noisy_b1hw));
                 let student_b1hw = logits_b1hw.narrow(0, n, batch.unlabelled.count);
                 let term = probability_mse(student_b1hw, Tensor::from_inner(probs_b1hw));
@@ -653,7 +815,12 @@ impl Training for Trainer<'_> {
             let rate_of = |path: &str| if unet2d::group_of(path) == "encoder" { rate * scale } else { rate };
             let group_of = at.measure.then_some(unet2d::group_of as fn(&str) -> &'static str);
             (self.student, sizes) = self.optimizer.step(self.student.clone(), gradients, rate_of, group_of);
-            self.teacher = average(self.teacher.clone(), &params::flat(&self.student), decay, self.settings.teacher.buffers);
+            self.teacher = average(
+                self.teacher.clone(),
+                &params::flat(&self.student),
+                decay,
+                self.settings.teacher.buffers,
+            );
         } else {
             self.student = params::copy(self.student.clone(), &buffers);
         }
@@ -669,7 +836,10 @@ impl Training for Trainer<'_> {
             push(names::OPTIM_LEARNING_RATE.name.to_owned(), rate);
             for group in unet2d::GROUPS {
                 let rate = if group == "encoder" { rate * stage.encoder_rate_scale } else { rate };
-                push(names::OPTIM_LEARNING_RATE.group(group), if freeze && group == "encoder" { 0.0 } else { rate });
+                push(
+                    names::OPTIM_LEARNING_RATE.group(group),
+                    if freeze && group == "encoder" { 0.0 } else { rate },
+                );
             }
             for (group, size) in sizes {
                 push(names::OPTIM_UPDATE_RATIO.group(group), size.update / size.parameter);
@@ -721,7 +891,10 @@ impl Training for Trainer<'_> {
             files: BTreeMap::from([
                 ("model.safetensors".to_owned(), params::to_safetensors(&self.student, &none)),
                 ("teacher.safetensors".to_owned(), params::to_safetensors(&self.teacher, &none)),
-                ("optimizer.safetensors".to_owned(), params::flat_to_safetensors(&self.optimizer.state(), &none)),
+                (
+                    "optimizer.safetensors".to_owned(),
+                    params::flat_to_safetensors(&self.optimizer.state(), &none),
+                ),
             ]),
         }
     }
@@ -733,8 +906,10 @@ impl Training for Trainer<'_> {
             return Err(TrainError::Checkpoint { path: folder.to_owned(), problem });
         }
         self.begin(stage);
-        self.student = WeightsFile::read(&folder.join("model.safetensors"))?.load(self.settings.network(&self.tracked))?;
-        self.teacher = WeightsFile::read(&folder.join("teacher.safetensors"))?.load(self.settings.network(&self.plain))?;
+        self.student = WeightsFile::read(&folder.join("model.safetensors"))?
+            .load(self.settings.network(&self.tracked))?;
+        self.teacher = WeightsFile::read(&folder.join("teacher.safetensors"))?
+            .load(self.settings.network(&self.plain))?;
         let optimizer = WeightsFile::read(&folder.join("optimizer.safetensors"))?;
         self.optimizer.restore(optimizer.flat(&self.plain), &self.plain);
         self.encoder_frozen = state.json["encoder_frozen"].as_bool().unwrap_or(false);
@@ -809,7 +984,11 @@ impl HostLoss {
             // Blended probabilities can be exactly 0 or 1; f32 logits of training could not tell either from this bound.
             let p = f64::from(*p).clamp(1e-7, 1.0 - 1e-7);
             let positive = *label == 1;
-            let (right, alpha, weight) = if positive { (p, l.focal_alpha, l.positive_weight) } else { (1.0 - p, 1.0 - l.focal_alpha, 1.0) };
+            let (right, alpha, weight) = if positive {
+                (p, l.focal_alpha, l.positive_weight)
+            } else {
+                (1.0 - p, 1.0 - l.focal_alpha, 1.0)
+            };
             let bce = -weight * right.ln();
             self.valid += 1.0;
             self.bce += bce;
@@ -824,7 +1003,8 @@ impl HostLoss {
 
     fn value(&self, l: &Loss) -> f64 {
         let n = self.valid.max(1.0);
-        let dice = 1.0 - (2.0 * self.overlap + l.dice_smooth) / (self.probability + self.positive + l.dice_smooth);
+        let dice =
+            1.0 - (2.0 * self.overlap + l.dice_smooth) / (self.probability + self.positive + l.dice_smooth);
         l.focal * self.focal / n + l.dice * dice + l.bce * self.bce / n
     }
 }
@@ -843,7 +1023,14 @@ mod tests {
     fn trainer(settings: &TwoStage) -> Trainer<'_> {
         let splits = settings.common.data.open().unwrap();
         let tiles = Arc::new(tiles::grid(&splits.train.sizes().unwrap(), settings.common.data.tile));
-        let mut trainer = Trainer::new(settings, Arc::new(splits.train), tiles, splits.validation, &crate::device::open("cpu").unwrap()).unwrap();
+        let mut trainer = Trainer::new(
+            settings,
+            Arc::new(splits.train),
+            tiles,
+            splits.validation,
+            &crate::device::open("cpu").unwrap(),
+        )
+        .unwrap();
         trainer.enter_stage(0, None).unwrap();
         trainer
     }
@@ -903,7 +1090,15 @@ mod tests {
 
     #[test]
     fn the_validation_loss_is_the_training_loss_on_whole_images() {
-        let l = Loss { focal: 0.7, focal_alpha: 0.7, focal_gamma: 2.0, positive_weight: 1.5, dice: 0.3, dice_smooth: 1.0, bce: 0.2 };
+        let l = Loss {
+            focal: 0.7,
+            focal_alpha: 0.7,
+            focal_gamma: 2.0,
+            positive_weight: 1.5,
+            dice: 0.3,
+            dice_smooth: 1.0,
+            bce: 0.2,
+        };
         let logits = [-2.0f32, 0.5, 3.0, -0.1, 1.0];
         let labels = [0i8, 1, 1, -1, 0];
         let device = crate::device::open("cpu").unwrap();
