@@ -25,8 +25,8 @@ pub struct Args {
     #[arg(long, default_value_t = 256)]
     size: usize,
     /// Steps timed, after one that is not.
-    #[arg(long, default_value_t = 3)]
-    steps: usize,
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
+    steps: u64,
     /// A Python with PyTorch; without it only our side is timed.
     #[arg(long)]
     python: Option<String>,
@@ -60,7 +60,7 @@ pub fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
     );
     if let Some(python) = &args.python {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../benches/unet2d_step.py");
-        let numbers = [args.base, args.batch, args.size, args.steps].map(|n| n.to_string());
+        let numbers = [args.base, args.batch, args.size, args.steps as usize].map(|n| n.to_string());
         let out = Command::new(python).arg(script).args(numbers).output()?;
         let text = String::from_utf8_lossy(&out.stdout);
         let theirs: f64 = text

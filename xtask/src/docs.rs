@@ -59,14 +59,17 @@ fn settings_page(entry: &recipes::Entry) -> String {
             section = Some(of);
         }
         let name = row.key.rsplit('.').next().unwrap_or(row.key);
-        let _ = writeln!(page, "| `{name}` | `{}` | {} | {} |", row.value, row.accepted, row.doc);
+        let only = row.only_with.map(|c| format!(" Only with `{c}`.")).unwrap_or_default();
+        let default = if row.value.is_empty() { "not given".to_owned() } else { format!("`{}`", row.value) };
+        let _ = writeln!(page, "| `{name}` | {default} | {} | {}{only} |", row.accepted, row.doc);
     }
     page
 }
 
 fn pages() -> Result<Vec<PathBuf>, std::io::Error> {
     let mut pages = Vec::new();
-    for folder in [root(), root().join("docs")] {
+    let root = root().canonicalize()?;
+    for folder in [root.clone(), root.join("docs")] {
         for entry in fs::read_dir(folder)? {
             let path = entry?.path();
             if path.extension().is_some_and(|e| e == "md") {

@@ -27,11 +27,18 @@ enum Task {
     Goldens(goldens::Args),
 }
 
-fn main() -> Outcome {
-    match Cli::parse().task {
+fn main() -> std::process::ExitCode {
+    let outcome = match Cli::parse().task {
         Task::Bench(args) => bench::run(&args),
         Task::Docs(args) => docs::run(&args),
         Task::Goldens(args) => goldens::run(&args),
+    };
+    match outcome {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            std::process::ExitCode::FAILURE
+        }
     }
 }
 

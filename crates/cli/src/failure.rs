@@ -28,6 +28,14 @@ impl Failure {
         Self { code: USAGE, message: message.into() }
     }
 
+    /// A fault of ours that has been told.
+    pub fn internal() -> Self {
+        Self {
+            code: INTERNAL,
+            message: "this is a fault of trimtab, not of yours; please report it".to_owned(),
+        }
+    }
+
     /// Prints to standard error.
     pub fn report(&self) -> ExitCode {
         for line in self.message.lines() {

@@ -184,7 +184,7 @@ impl Observer for Progress {
                     print_json(
                         &json!({"type": "event", "kind": event.kind, "step": event.step, "message": event.message}),
                     );
-                } else if event.kind != "end" {
+                } else if !["end", "checkpoint"].contains(&event.kind.as_str()) {
                     self.say(&format!("{}: {}", event.kind, event.message));
                 }
             }
@@ -195,7 +195,12 @@ impl Observer for Progress {
 
 /// One line on standard output; a reader that went away is no reason to stop training.
 pub fn print_json(value: &Value) {
-    let _ = writeln!(std::io::stdout(), "{value}");
+    say(&value.to_string());
+}
+
+/// Text on standard output, whether or not somebody still reads it (`trimtab … | head -1`).
+pub fn say(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
 }
 
 fn record_json(kind: &str, record: &Record) -> Value {

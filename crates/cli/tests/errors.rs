@@ -71,6 +71,13 @@ fn folders_and_files_that_do_not_fit() {
     std::fs::copy(other.join("masks/micrograph_0000.png"), &mask).unwrap();
     refused(dir.path(), &[&path], &["micrograph_0000.png", "64", "80"]);
     std::fs::write(&mask, &mask_bytes).unwrap();
+    // A mask of the validation part that is damaged behind its header.
+    std::fs::write(&mask, &mask_bytes).unwrap();
+    let last = sim.join("masks/micrograph_0002.png");
+    let last_bytes = std::fs::read(&last).unwrap();
+    std::fs::write(&last, &last_bytes[..last_bytes.len() - 20]).unwrap();
+    refused(dir.path(), &[&path], &["micrograph_0002.png", "PNG"]);
+    std::fs::write(&last, &last_bytes).unwrap();
     // Truncated and corrupt.
     std::fs::write(&image, &image_bytes[..image_bytes.len() / 2]).unwrap();
     refused(dir.path(), &[&path], &["micrograph_0000.png", "PNG"]);
@@ -135,6 +142,11 @@ fn damaged_scientific_files() {
     )
     .unwrap();
     refused(dir.path(), &[recipe.to_str().unwrap()], &["bad.npz"]);
+    // Readable, but without masks.
+    let image = trimtab_data::Image::filled(64, 64, 1.0);
+    let batch = trimtab_data::formats::NpzBatch { images: vec![image], masks: None };
+    trimtab_data::formats::npz::write(&npz, &batch).unwrap();
+    refused(dir.path(), &[recipe.to_str().unwrap()], &["bad.npz", "has no labels"]);
 }
 
 #[test]

@@ -11,8 +11,11 @@ use common::{recipe, trimtab};
 use predicates::prelude::*;
 use predicates::str::contains;
 
+/// A record, as text by name.
+type Fields = BTreeMap<String, String>;
+
 /// Records without wall-clock times, and the files of the newest checkpoint and the best weights.
-fn state(run: &Path) -> (Vec<BTreeMap<String, String>>, BTreeMap<String, Vec<u8>>) {
+fn state(run: &Path) -> (Vec<Fields>, BTreeMap<String, Vec<u8>>) {
     let text = std::fs::read_to_string(run.join("signals.jsonl")).unwrap();
     let records = text.lines().map(|line| {
         let inner = line.trim_start_matches('{').trim_end_matches('}');
@@ -284,6 +287,54 @@ fn stage_2_can_start_from_a_checkpoint_of_the_same_architecture_only() {
         .assert()
         .code(2)
         .stderr(contains("another architecture"));
+    assert!(!third.exists());
+}
+
+#[test]
+fn a_deadline_is_judged_by_the_validation_that_falls_on_it() {
+    let dir = tempfile::tempdir().unwrap();
+    // The recall is above 0 from the first validation on, and known only then.
+    let recipe = recipe(dir.path(), "[[expect]]\ncondition = \"val/recall >= 0.0 by epoch 1\"\n");
+    trimtab().args(["train", &recipe, "--out"]).arg(dir.path().join("run")).assert().success();
+}
+
+#[test]
+fn stage_1_ends_at_the_validation_that_meets_its_condition_as_often_as_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    let recipe = recipe(dir.path(), "");
+    for (condition, steps) in [("val/recall >= 0.0", 4 + 12), ("val/recall >= 0.0 for 2", 8 + 12)] {
+        let run = dir.path().join(format!("run{steps}"));
+        let set = format!("stage1.advance_when={condition}");
+        trimtab().args(["train", &recipe, "--set", &set, "--out"]).arg(&run).assert().success();
+        let summary = std::fs::read_to_string(run.join("summary.json")).unwrap();
+        assert!(summary.contains(&format!("\"steps\": {steps},")), "{condition}: {summary}");
+    }
+}
+
+#[test]
+fn a_run_goes_on_only_with_its_own_data_and_settings() {
+    let dir = tempfile::tempdir().unwrap();
+    let (recipe, run, sim) = (recipe(dir.path(), ""), dir.path().join("run"), dir.path().join("sim"));
+    trimtab()
+        .args(["synth", "micrographs", "--count", "3", "--size", "64", "--diameter", "16", "--out"])
+        .arg(&sim)
+        .assert()
+        .success();
+    let text = std::fs::read_to_string(&recipe).unwrap();
+    let (before, after) = text.split_once("[data.synth]").unwrap();
+    let (_, rest) = after.split_once("[evaluate]").unwrap();
+    let data = format!("source = \"folder\"\nroot = {sim:?}\nmasks = \"masks\"\nvalidation_last = 1\n");
+    std::fs::write(&recipe, format!("{before}{data}[evaluate]{rest}")).unwrap();
+    trimtab().args(["train", &recipe, "--out"]).arg(&run).assert().success();
+    let resume = || trimtab().args(["train", "--resume", "--out"]).arg(&run).assert();
+    resume().success();
+    let config = std::fs::read_to_string(run.join("config.toml")).unwrap();
+    std::fs::write(run.join("config.toml"), config.replace("learning_rate = 0.001", "learning_rate = 0.002"))
+        .unwrap();
+    resume().code(2).stderr(contains("other settings"));
+    std::fs::write(run.join("config.toml"), config).unwrap();
+    std::fs::copy(sim.join("masks/micrograph_0001.png"), sim.join("masks/micrograph_0000.png")).unwrap();
+    resume().code(2).stderr(contains("the data are not those"));
 }
 
 #[test]

@@ -127,12 +127,15 @@ pub fn set_trainable<M: Module>(module: M, trainable: bool) -> M {
     module.map(&mut Mapper { path: Vec::new(), trainable })
 }
 
-fn visit(module: &impl Module, each: &mut dyn FnMut(&str, &[usize], &dyn Fn() -> Tensor<1>)) {
-    struct Visitor<'a> {
+/// Sees path, shape and, if it asks, the flat value of a parameter or buffer.
+type Visit<'a> = dyn FnMut(&str, &[usize], &dyn Fn() -> Tensor<1>) + 'a;
+
+fn visit(module: &impl Module, each: &mut Visit<'_>) {
+    struct Visitor<'a, 'b> {
         path: Vec<String>,
-        each: &'a mut dyn FnMut(&str, &[usize], &dyn Fn() -> Tensor<1>),
+        each: &'a mut Visit<'b>,
     }
-    impl ModuleVisitor for Visitor<'_> {
+    impl ModuleVisitor for Visitor<'_, '_> {
         fn enter_module(&mut self, name: &str, _: &str) {
             self.path.push(name.to_owned());
         }
@@ -328,7 +331,7 @@ impl WeightsFile {
         }))
     }
 
-    /// All tensors, flat, on the device of `module`'s parameters.
+    /// All tensors, flat, on `device`.
     pub fn flat(&self, device: &burn::tensor::Device) -> Flat {
         let tensor =
             |values: &Vec<f32>| Tensor::from_data(TensorData::new(values.clone(), [values.len()]), device);

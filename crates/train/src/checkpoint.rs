@@ -51,8 +51,12 @@ pub struct LoopState {
     pub stage: usize,
     /// Steps done in the stage: with the seed, the position of the loader and of every random stream.
     pub in_stage: u64,
-    /// Whether a validation falls on this step and has not been made.
-    pub validation_due: bool,
+    /// Whether the condition to end the stage has been met.
+    pub stage_over: bool,
+    /// What that condition has seen in this stage.
+    pub advance: Progress,
+    /// Identifies the settings of the run.
+    pub settings: String,
     /// Epochs done in earlier stages.
     pub epochs_before: u64,
     /// Wall time spent training so far, in seconds.
@@ -80,11 +84,14 @@ pub struct Interval {
     pub clipped: f64,
     /// Updates skipped because the gradient was not finite.
     pub non_finite: f64,
+    /// Input values that are not finite.
+    pub non_finite_inputs: f64,
 }
 
 #[derive(Serialize, Deserialize)]
 struct StateFile {
     version: u32,
+    /// For readers; the settings' identity covers it.
     seed: u64,
     /// Random numbers are pure functions of seed, stream and position, so the seed and the positions are the whole state.
     random: String,
@@ -101,18 +108,18 @@ pub fn best_path(run: &Path) -> PathBuf {
     folder(run).join("best.safetensors")
 }
 
-/// Writes a checkpoint and removes all but the newest `keep`.
+/// Writes a checkpoint, unless it is there, and removes all but the newest `keep`. Returns whether it wrote one.
 ///
 /// # Errors
 /// The operating system refuses (disk full …); the checkpoints that were there stay.
-pub fn save(run: &Path, seed: u64, state: &LoopState, recipe: &RecipeState, keep: u64) -> Result<()> {
+pub fn save(run: &Path, seed: u64, state: &LoopState, recipe: &RecipeState, keep: u64) -> Result<bool> {
     let folder = folder(run);
     // The start of a later stage falls on the step of the last stage's end, and must not take its place: both are whole.
     let stage_start = state.stage > 0 && state.in_stage == 0;
     let name = format!("{:08}{}", state.global, if stage_start { STAGE_START } else { "" });
     let target = folder.join(&name);
     if target.is_dir() {
-        return Ok(());
+        return Ok(false);
     }
     let temporary = folder.join(format!(".tmp-{name}"));
     let made = (|| {
@@ -139,7 +146,7 @@ pub fn save(run: &Path, seed: u64, state: &LoopState, recipe: &RecipeState, keep
     for (_, path) in all.iter().rev().skip(keep.max(1) as usize) {
         fs::remove_dir_all(path).map_err(|e| TrainError::io(path, "cannot remove", e))?;
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Checkpoints by step, oldest first.
@@ -169,8 +176,8 @@ pub fn list(run: &Path) -> Result<Vec<(u64, PathBuf)>> {
 /// The newest checkpoint, where there is one, and its folder.
 ///
 /// # Errors
-/// It can't be read, is of another version or of another seed.
-pub fn newest(run: &Path, seed: u64) -> Result<Option<(LoopState, RecipeState, PathBuf)>> {
+/// It can't be read, is of another version of the format or of other settings (see [`crate::settings::Resolved::identity`]).
+pub fn newest(run: &Path, settings: &str) -> Result<Option<(LoopState, RecipeState, PathBuf)>> {
     let Some((_, path)) = list(run)?.pop() else { return Ok(None) };
     let file = path.join("state.json");
     let bad = |problem: String| TrainError::Checkpoint { path: file.clone(), problem };
@@ -183,8 +190,10 @@ pub fn newest(run: &Path, seed: u64) -> Result<Option<(LoopState, RecipeState, P
             state.version
         )));
     }
-    if state.seed != seed {
-        return Err(bad(format!("of a run with seed {}; the settings say {seed}", state.seed)));
+    if state.run.settings != settings {
+        return Err(bad(
+            "made with other settings than the run's config.toml now holds; start a new run".to_owned()
+        ));
     }
     Ok(Some((state.run, RecipeState { json: state.recipe, files: BTreeMap::new() }, path)))
 }

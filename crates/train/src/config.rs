@@ -5,12 +5,17 @@ use std::path::PathBuf;
 use trimtab_data::augment::Augment;
 use trimtab_data::dataset::{Dataset, FolderSpec, Normalise, NpzSpec, Options, Source, SynthSpec};
 use trimtab_data::synth::MicrographConfig;
+use trimtab_signals::names::{self, Signal};
 
 use crate::expect::Expectation;
 use crate::settings::Reader;
 
-/// A number that JSON, TOML and a person can all write; stands for "no upper limit" in the schema.
+/// Stands for "no upper limit" in the schema.
 const ANY: u64 = u64::MAX;
+
+/// Settings that make other keys count than the defaults do, as overrides, and in words.
+pub(crate) const ALTERNATIVES: &[(&str, &str)] =
+    &[("data.source=folder", "data.source = \"folder\""), ("data.source=npz", "data.source = \"npz\"")];
 
 /// Settings shared by all recipes.
 #[derive(Debug)]
@@ -63,7 +68,6 @@ impl Common {
 
 /// Refuses the name of a signal that nothing logs, with the closest one that exists.
 pub(crate) fn known_signal(name: &str) -> Result<(), String> {
-    use trimtab_signals::names;
     if names::of(name).is_some() {
         return Ok(());
     }
@@ -444,6 +448,17 @@ fn read_augment(r: &mut Reader) -> Augment {
     }
 }
 
+/// What the best weights can be chosen by: higher is better, and there is a floor.
+const SCORES: &[Signal] = &[
+    names::VAL_F1,
+    names::VAL_PRECISION,
+    names::VAL_RECALL,
+    names::VAL_IOU,
+    names::VAL_AUC,
+    names::VAL_AVERAGE_PRECISION,
+    names::VAL_BEST_F1,
+];
+
 /// When and how validation happens.
 #[derive(Debug)]
 pub(crate) struct EvaluateConfig {
@@ -463,19 +478,10 @@ impl EvaluateConfig {
             1..=ANY,
             "Epochs between two validations; one more at the end of each stage.",
         );
-        let metric = r.text(
-            "evaluate.metric",
-            "val/f1",
-            "The signal by which the best checkpoint is chosen; higher is better.",
-        );
-        if let Err(problem) = known_signal(&metric) {
-            r.reject("evaluate.metric", problem);
-        } else if !metric.starts_with("val/") {
-            r.reject(
-                "evaluate.metric",
-                format!("found {metric}; accepted is a signal that starts with val/"),
-            );
-        }
+        let choices: Vec<(&str, &str)> = SCORES.iter().map(|s| (s.name, s.name)).collect();
+        let metric = r
+            .choice("evaluate.metric", "val/f1", &choices, "The signal by which the best weights are chosen.")
+            .to_owned();
         let threshold = r.number(
             "evaluate.threshold",
             0.5,

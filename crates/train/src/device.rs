@@ -25,11 +25,11 @@ pub fn open(name: &str) -> Result<Device> {
         #[cfg(feature = "rocm")]
         "rocm" => Ok(Device::rocm(index)),
         #[cfg(feature = "vulkan")]
-        "vulkan" => Ok(Device::vulkan(DeviceKind::DiscreteGpu(index))),
+        "vulkan" => Ok(Device::vulkan(gpu(name, index))),
         #[cfg(feature = "metal")]
-        "metal" => Ok(Device::metal(DeviceKind::DiscreteGpu(index))),
+        "metal" => Ok(Device::metal(gpu(name, index))),
         #[cfg(feature = "wgpu")]
-        "wgpu" => Ok(Device::wgpu(DeviceKind::DiscreteGpu(index))),
+        "wgpu" => Ok(Device::wgpu(gpu(name, index))),
         "cpu" | "cuda" | "wgpu" | "vulkan" | "metal" | "rocm" if kind != "cpu" => {
             Err(TrainError::Device(format!(
                 "--device {name}: this program was built without it; build with `--features {kind}` (here: {})",
@@ -41,6 +41,12 @@ pub fn open(name: &str) -> Result<Device> {
             built_in().join(", ")
         ))),
     }
+}
+
+/// The numbered discrete GPU, or without a number the best one there is (integrated ones too).
+#[cfg(any(feature = "wgpu", feature = "vulkan", feature = "metal"))]
+fn gpu(name: &str, index: usize) -> DeviceKind {
+    if name.contains(':') { DeviceKind::DiscreteGpu(index) } else { DeviceKind::DefaultDevice }
 }
 
 /// Kinds of devices this program was built with.

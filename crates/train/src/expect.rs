@@ -129,6 +129,11 @@ impl Expectation {
         Ok(Self { text: text.to_owned(), kind, left, minus, compare, bound, consecutive })
     }
 
+    /// The epoch by whose end it must have been met, where it says one.
+    pub fn deadline_epoch(&self) -> Option<u64> {
+        if let Kind::ByEpoch(epoch) = self.kind { Some(epoch) } else { None }
+    }
+
     /// The signals it reads.
     pub fn signals(&self) -> impl Iterator<Item = &str> {
         std::iter::once(self.left.as_str()).chain(self.minus.as_deref())

@@ -62,10 +62,18 @@ pub fn parse(path: &Path, text: &str, overrides: &[String]) -> Result<Loaded, Co
     Ok(Loaded { entry, recipe, resolved })
 }
 
-/// The keys of a recipe with their defaults: for templates and schemas.
+/// The keys of a recipe with their defaults, also those that only count beside another setting: for templates and schemas.
 pub fn defaults(entry: &Entry) -> Resolved {
-    let mut reader = Reader::empty();
-    reader.text("recipe", entry.name, "The kind of training.");
-    (entry.read)(&mut reader);
-    reader.into_resolved()
+    let read = |mut reader: Reader| {
+        reader.text("recipe", entry.name, "The kind of training.");
+        (entry.read)(&mut reader);
+        reader
+    };
+    let mut all = read(Reader::empty());
+    for (setting, words) in config::ALTERNATIVES {
+        if let Ok(reader) = Reader::new(Path::new(""), "", &[(*setting).to_owned()]) {
+            all.add_alternative(read(reader), words);
+        }
+    }
+    all.into_resolved()
 }

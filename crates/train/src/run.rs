@@ -68,7 +68,8 @@ pub enum Control {
 
 /// Sees every step and may end the run; never touches it otherwise.
 pub trait Observer {
-    /// Called in the training thread: be quick.
+    /// Called in the training thread: be quick. The answer counts for [`Report::Step`] and [`Report::Validated`]; a run that is
+    /// to end on a step with a validation makes it first.
     fn report(&mut self, report: &Report<'_>) -> Control;
 }
 
@@ -85,7 +86,7 @@ pub struct Outcome {
 
 /// The parts of a run that the loop moves.
 pub struct Run<'a, R: Recipe> {
-    /// What is trained.
+    /// What is trained; in its first stage, or restored to that of `resume`.
     pub recipe: &'a mut R,
     /// Shared settings.
     pub common: &'a Common,
@@ -97,7 +98,9 @@ pub struct Run<'a, R: Recipe> {
     pub tensorboard: Option<TensorBoardWriter>,
     /// Who watches.
     pub observer: &'a mut dyn Observer,
-    /// State to go on from; the recipe has been restored already.
+    /// Identifies the settings, for a later resume.
+    pub settings: String,
+    /// State to go on from.
     pub resume: Option<LoopState>,
 }
 
@@ -118,12 +121,13 @@ impl<R: Recipe> Run<'_, R> {
         let resumed = self.resume.is_some();
         let mut state = self.resume.take().unwrap_or_else(|| LoopState {
             expectations: vec![Progress::default(); self.common.expectations.len()],
+            settings: self.settings.clone(),
             ..LoopState::default()
         });
         let seconds_before = state.seconds;
         let clock = move || seconds_before + started.elapsed().as_secs_f64();
-        if !resumed {
-            self.recipe.enter_stage(0, None)?;
+        if resumed {
+            self.event(&state, clock(), "resume", "going on from a checkpoint")?;
         }
         let end = loop {
             match self.stage(&mut state, &clock)? {
@@ -136,6 +140,7 @@ impl<R: Recipe> Run<'_, R> {
                     state.in_stage = 0;
                     state.stopping_best = None;
                     state.stopping_since = 0;
+                    state.advance = Progress::default();
                     let best = checkpoint::best_path(&self.directory);
                     self.recipe.enter_stage(state.stage, best.is_file().then_some(best.as_path()))?;
                     // At once: later validations replace the best weights that this stage started from.
@@ -172,27 +177,16 @@ impl<R: Recipe> Run<'_, R> {
         self.observer.report(&Report::Stage { name: &name, done: state.in_stage, steps });
         let (mut interval_start, mut waited) = (Instant::now(), 0.0);
         loop {
-            if std::mem::take(&mut state.validation_due) {
-                let started = Instant::now();
-                let epoch = state.epochs_before + (state.in_stage - 1) / per_epoch;
-                let (end, advance) = self.validate(state, clock, epoch, last_stage)?;
-                interval_start += started.elapsed();
-                if end.is_some() {
-                    return Ok(end);
-                }
-                if advance {
-                    let epochs = state.in_stage.div_ceil(per_epoch);
-                    self.event(
-                        state,
-                        clock(),
-                        "stage",
-                        &format!("{name}: condition met after epoch {epochs}"),
-                    )?;
-                    return Ok(None);
-                }
-                if state.in_stage.is_multiple_of(run.checkpoint_every) {
-                    self.checkpoint(state, clock)?;
-                }
+            if std::mem::take(&mut state.stage_over) {
+                let epochs = state.in_stage.div_ceil(per_epoch);
+                let message = format!("{name}: condition met after epoch {epochs}");
+                self.event(state, clock(), "stage", &message)?;
+                return Ok(None);
+            }
+            let patience = self.common.early_stopping.patience;
+            if last_stage && patience > 0 && state.stopping_since >= patience {
+                let metric = self.common.metric();
+                return Ok(Some(End::Early(format!("no better {metric} in {patience} validations"))));
             }
             if state.in_stage >= steps {
                 break;
@@ -214,6 +208,10 @@ impl<R: Recipe> Run<'_, R> {
             state.in_stage += 1;
             let mut record = Record::new(state.global, epoch, clock());
             collect(&mut state.interval, signals, &mut record);
+            let over = state.in_stage == steps;
+            let validate = over
+                || epoch_end
+                    && (state.in_stage / per_epoch).is_multiple_of(self.common.evaluate.every_epochs);
             let mut end = None;
             if at.measure {
                 finish(&mut state.interval, &mut record);
@@ -224,7 +222,10 @@ impl<R: Recipe> Run<'_, R> {
                 record.push(&names::TIME_LOAD_SECONDS, (loader.wait_seconds() - waited) / steps);
                 (interval_start, waited) = (Instant::now(), loader.wait_seconds());
                 self.record(&record)?;
-                end = self.judge(state, &record, epoch + u64::from(epoch_end))?;
+                // A deadline that falls on a validation is judged by what that finds.
+                let done = u64::from(!validate);
+                end =
+                    self.judge(state, &record, state.global - 1 + done, epoch + u64::from(epoch_end) * done)?;
             }
             let control = self.observer.report(&Report::Step {
                 in_stage: state.in_stage,
@@ -232,15 +233,17 @@ impl<R: Recipe> Run<'_, R> {
                 record: at.measure.then_some(&record),
             });
             end = end.or(end_of(control));
-            let over = state.in_stage == steps;
-            let epochs = state.in_stage / per_epoch;
-            // Kept in the state: a run interrupted here validates first thing when it goes on.
-            state.validation_due =
-                over || epoch_end && epochs.is_multiple_of(self.common.evaluate.every_epochs);
+            if validate {
+                // Also for a run that is to end here: what goes on later must not miss a validation.
+                let started = Instant::now();
+                let judged = self.validate(state, clock, epoch, last_stage)?;
+                end = end.or(judged);
+                interval_start += started.elapsed();
+            }
             if end.is_some() {
                 return Ok(end);
             }
-            if !state.validation_due && state.in_stage.is_multiple_of(run.checkpoint_every) {
+            if state.in_stage.is_multiple_of(run.checkpoint_every) {
                 let started = Instant::now();
                 self.checkpoint(state, clock)?;
                 interval_start += started.elapsed();
@@ -260,14 +263,14 @@ impl<R: Recipe> Run<'_, R> {
         Ok(None)
     }
 
-    /// Validates, records, keeps the best weights. Returns how the run ends, if it does, and whether the stage is over.
+    /// Validates, records, keeps the best weights, notes whether the stage is over. Returns how the run ends, if it does.
     fn validate(
         &mut self,
         state: &mut LoopState,
         clock: &dyn Fn() -> f64,
         epoch: u64,
         last_stage: bool,
-    ) -> Result<(Option<End>, bool)> {
+    ) -> Result<Option<End>> {
         self.observer.report(&Report::Validating);
         let started = Instant::now();
         let Evaluation { signals, floors, winner } = self.recipe.evaluate()?;
@@ -301,28 +304,21 @@ impl<R: Recipe> Run<'_, R> {
         }
         let control =
             self.observer.report(&Report::Validated { record: &record, floors: &floors, winner, best });
-        let mut end = self.judge(state, &record, epoch + 1)?.or(end_of(control));
-        let stopping = &self.common.early_stopping;
-        if last_stage && stopping.patience > 0 {
-            if state.stopping_best.is_none_or(|b| score > b + stopping.min_delta) {
+        let end = self.judge(state, &record, state.global, epoch + 1)?.or(end_of(control));
+        if last_stage {
+            let better = |before: f64| score > before + self.common.early_stopping.min_delta;
+            if score.is_finite() && state.stopping_best.is_none_or(better) {
                 state.stopping_best = Some(score);
                 state.stopping_since = 0;
             } else {
                 state.stopping_since += 1;
             }
-            if end.is_none() && state.stopping_since >= stopping.patience {
-                end = Some(End::Early(format!("no better {metric} in {} validations", stopping.patience)));
-            }
         }
-        let advance = match &self.recipe.stages()[state.stage].advance_when {
-            None => false,
-            Some(condition) => {
-                let verdict =
-                    condition.judge(&mut Progress::default(), |n| record.get(n), state.global, epoch + 1);
-                matches!(verdict, Verdict::Warn(_))
-            }
-        };
-        Ok((end, advance))
+        if let Some(condition) = &self.recipe.stages()[state.stage].advance_when {
+            let verdict = condition.judge(&mut state.advance, |n| record.get(n), state.global, epoch + 1);
+            state.stage_over = matches!(verdict, Verdict::Warn(_));
+        }
+        Ok(end)
     }
 
     fn keep_best(&mut self, state: &LoopState, winner: &str, score: f64) -> Result<()> {
@@ -340,19 +336,25 @@ impl<R: Recipe> Run<'_, R> {
     }
 
     /// Judges the expectations on a record, with the newest value of the signals it lacks.
-    fn judge(&mut self, state: &mut LoopState, record: &Record, epochs: u64) -> Result<Option<End>> {
+    fn judge(
+        &mut self,
+        state: &mut LoopState,
+        record: &Record,
+        steps: u64,
+        epochs: u64,
+    ) -> Result<Option<End>> {
         let mut end = None;
         let newest: BTreeMap<_, _> =
             record.values.iter().map(|(n, v)| (n.clone(), v.is_finite().then_some(*v))).collect();
         state.newest.extend(newest);
         for (index, expectation) in self.common.expectations.iter().enumerate() {
-            // The first signal must be new, or its condition would be counted again; the other may be older.
+            // One of its signals must be new, or a condition would be counted again; the other may be older.
             let fresh = expectation.signals().any(|name| record.get(name).is_some());
             let value = |name: &str| {
                 record.get(name).or_else(|| state.newest.get(name).copied().flatten()).filter(|_| fresh)
             };
             let mut progress = state.expectations[index].clone();
-            let verdict = expectation.judge(&mut progress, value, state.global, epochs);
+            let verdict = expectation.judge(&mut progress, value, steps, epochs);
             state.expectations[index] = progress;
             match verdict {
                 Verdict::Quiet => {}
@@ -393,13 +395,11 @@ impl<R: Recipe> Run<'_, R> {
 
     fn checkpoint(&mut self, state: &mut LoopState, clock: &dyn Fn() -> f64) -> Result<()> {
         state.seconds = clock();
-        checkpoint::save(
-            &self.directory,
-            self.common.seed,
-            state,
-            &self.recipe.state(),
-            self.common.run.keep_checkpoints,
-        )
+        let keep = self.common.run.keep_checkpoints;
+        if checkpoint::save(&self.directory, self.common.seed, state, &self.recipe.state(), keep)? {
+            self.event(state, state.seconds, "checkpoint", "checkpoint written")?;
+        }
+        Ok(())
     }
 
     fn summary(&self, status: Status, reason: Option<String>, state: &LoopState) -> Summary {
@@ -438,6 +438,8 @@ fn collect(interval: &mut Interval, signals: Vec<(String, f64)>, record: &mut Re
             interval.clipped += value;
         } else if name == names::GRAD_NON_FINITE.name {
             interval.non_finite += value;
+        } else if name == names::DATA_NON_FINITE.name {
+            interval.non_finite_inputs += value;
         } else {
             record.values.push((name, value));
         }
@@ -447,5 +449,6 @@ fn collect(interval: &mut Interval, signals: Vec<(String, f64)>, record: &mut Re
 fn finish(interval: &mut Interval, record: &mut Record) {
     record.push(&names::GRAD_CLIPPED, interval.clipped / interval.steps.max(1) as f64);
     record.push(&names::GRAD_NON_FINITE, interval.non_finite);
-    (interval.clipped, interval.non_finite) = (0.0, 0.0);
+    record.push(&names::DATA_NON_FINITE, interval.non_finite_inputs);
+    (interval.clipped, interval.non_finite, interval.non_finite_inputs) = (0.0, 0.0, 0.0);
 }

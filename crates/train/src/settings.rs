@@ -71,6 +71,9 @@ struct Entry {
     source: Source,
 }
 
+/// A table of `[[key]]`: its line and its entries.
+type Table = (usize, BTreeMap<String, Entry>);
+
 /// What a key is: for the resolved file, the template and the schema.
 #[derive(Debug, Clone)]
 struct KeySpec {
@@ -86,13 +89,15 @@ struct KeySpec {
     value: Option<Value>,
     /// Where it comes from.
     source: Source,
+    /// The setting with which alone this key does something; none for keys that always do.
+    only_with: Option<&'static str>,
 }
 
 /// Reads keys one by one and remembers which were asked for.
 #[derive(Debug)]
 pub struct Reader {
     entries: BTreeMap<String, Entry>,
-    tables: BTreeMap<String, Vec<(usize, BTreeMap<String, Entry>)>>,
+    tables: BTreeMap<String, Vec<Table>>,
     table_source: Option<PathBuf>,
     specs: Vec<KeySpec>,
     asked: BTreeSet<String>,
@@ -203,7 +208,15 @@ impl Reader {
             },
         };
         self.asked.insert(key.to_owned());
-        self.specs.push(KeySpec { key: key.to_owned(), doc, accepted, schema, value: raw, source });
+        self.specs.push(KeySpec {
+            key: key.to_owned(),
+            doc,
+            accepted,
+            schema,
+            value: raw,
+            source,
+            only_with: None,
+        });
         value
     }
 
@@ -298,6 +311,11 @@ impl Reader {
         read: impl Fn(&str) -> Result<T, String>,
     ) -> Vec<T> {
         self.asked.insert(key.to_owned());
+        if let Some(entry) = self.entries.get(key) {
+            let message =
+                format!("found {}; accepted are tables: [[{key}]] with `{name}`", describe(&entry.value));
+            self.problems.push(Problem { source: entry.source.clone(), key: key.to_owned(), message });
+        }
         let mut texts = toml_edit::Array::new();
         let mut values = Vec::new();
         let path = self.table_source.clone().unwrap_or_default();
@@ -339,6 +357,7 @@ impl Reader {
             schema,
             value,
             source,
+            only_with: None,
         });
         values
     }
@@ -400,6 +419,16 @@ impl Reader {
         Resolved::new(self.specs)
     }
 
+    /// Takes over the keys that `other` was asked for and this one was not, as those that only count with `condition`.
+    pub fn add_alternative(&mut self, other: Self, condition: &'static str) {
+        for spec in other.specs {
+            if self.specs.iter().any(|known| known.key == spec.key) {
+                continue;
+            }
+            self.specs.push(KeySpec { only_with: Some(condition), ..spec });
+        }
+    }
+
     fn inactive_because(&self, key: &str) -> Option<&String> {
         let mut part = key;
         loop {
@@ -451,6 +480,8 @@ pub struct Row<'a> {
     pub accepted: &'a str,
     /// Meaning.
     pub doc: &'static str,
+    /// The setting with which alone it does something.
+    pub only_with: Option<&'static str>,
 }
 
 /// The keys in force, with their values and where those come from.
@@ -491,7 +522,10 @@ impl Resolved {
 
     /// As a commented template with each key's meaning and what it accepts.
     pub fn to_template(&self) -> String {
-        self.render(|spec| (Some(format!("{} ({})", spec.doc, spec.accepted)), None))
+        self.render(|spec| {
+            let only = spec.only_with.map(|c| format!("only with {c}; ")).unwrap_or_default();
+            (Some(format!("{} ({only}{})", spec.doc, spec.accepted)), None)
+        })
     }
 
     fn render(&self, notes: impl Fn(&KeySpec) -> (Option<String>, Option<String>)) -> String {
@@ -509,6 +543,9 @@ impl Resolved {
                 let _ = writeln!(out, "# {text}");
             }
             match &spec.value {
+                Some(_) if spec.only_with.is_some() => {
+                    let _ = writeln!(out, "# {name} = {}", spec.text());
+                }
                 Some(_) => {
                     let behind = behind.map(|b| format!("  # {b}")).unwrap_or_default();
                     let _ = writeln!(out, "{name} = {}{behind}", spec.text());
@@ -533,12 +570,23 @@ impl Resolved {
 
     /// Every key for a table: name, value in force, what is accepted, meaning.
     pub fn rows(&self) -> impl Iterator<Item = Row<'_>> {
-        self.specs.iter().map(|s| Row { key: &s.key, value: s.text(), accepted: &s.accepted, doc: s.doc })
+        self.specs.iter().map(|s| Row {
+            key: &s.key,
+            value: s.text(),
+            accepted: &s.accepted,
+            doc: s.doc,
+            only_with: s.only_with,
+        })
     }
 
     /// Whether there is such a key.
     pub fn has(&self, key: &str) -> bool {
         self.specs.iter().any(|s| s.key == key)
+    }
+
+    /// A hash of all keys and values.
+    pub fn identity(&self) -> String {
+        blake3::hash(format!("{:?}", self.values()).as_bytes()).to_hex().to_string()
     }
 
     /// Key and value of every setting, for comparing two runs.

@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::args::EvalArgs;
 use crate::commands::open_run;
 use crate::failure::{DONE, Failure};
-use crate::progress::print_json;
+use crate::progress::{print_json, say};
 use crate::table::{number, table};
 
 pub fn run(args: &EvalArgs) -> Result<u8, Failure> {
@@ -31,13 +31,13 @@ pub fn run(args: &EvalArgs) -> Result<u8, Failure> {
             "threshold": report.threshold, "metrics": metrics,
         }));
     } else {
-        println!("{}: {}", args.run.display(), predictor.describe());
-        println!(
+        say(&format!("{}: {}", args.run.display(), predictor.describe()));
+        say(&format!(
             "{labelled} images, {} pixels ({} ignored), threshold {}",
             report.valid, report.ignored, report.threshold
-        );
+        ));
         let rows = report.iter().map(|m| vec![m.name.to_owned(), number(m.floor), number(Some(m.value))]);
-        println!("{}", table(&["metric", "floor", "value"], rows));
+        say(&table(&["metric", "floor", "value"], rows));
     }
     Ok(DONE)
 }

@@ -5,6 +5,7 @@ use trimtab_train::recipes;
 
 use crate::args::InitArgs;
 use crate::failure::{DONE, Failure};
+use crate::progress::say;
 
 /// The files of `recipes/`.
 const SHIPPED: &[(&str, &str)] = &[
@@ -28,7 +29,7 @@ pub fn run(args: &InitArgs) -> Result<u8, Failure> {
         return Err(Failure::usage(format!("no recipe \"{}\"; there are {}", args.recipe, names.join(", "))));
     };
     match &args.out {
-        None => print!("{text}"),
+        None => say(text.trim_end()),
         Some(path) if path.exists() => {
             return Err(Failure::usage(format!("{}: exists already", path.display())));
         }

@@ -4,7 +4,7 @@ use trimtab_data::audit::{self, AuditReport, Severity};
 
 use crate::args::InspectArgs;
 use crate::failure::{DONE, Failure, STOPPED};
-use crate::progress::print_json;
+use crate::progress::{print_json, say};
 use crate::table::{number, table};
 
 pub fn run(args: &InspectArgs) -> Result<u8, Failure> {
@@ -41,7 +41,7 @@ fn print(report: &AuditReport) {
         ]
     });
     let tiles = format!("tiles of {}", report.tile);
-    println!(
+    say(&format!(
         "{}",
         table(
             &[
@@ -57,7 +57,7 @@ fn print(report: &AuditReport) {
             ],
             rows
         )
-    );
+    ));
     let rows = report.splits.iter().filter_map(|s| s.intensity.as_ref().map(|i| (s, i))).map(|(s, i)| {
         let plain = |v: f64| format!("{v:.4}");
         vec![
@@ -69,19 +69,19 @@ fn print(report: &AuditReport) {
             s.non_finite.to_string(),
         ]
     });
-    println!("{}", table(&["intensity", "min", "mean", "deviation", "max", "non-finite"], rows));
+    say(&table(&["intensity", "min", "mean", "deviation", "max", "non-finite"], rows));
     for problem in &report.problems {
         let severity = match problem.severity {
             Severity::Error => "error",
             Severity::Warning => "warning",
         };
-        println!("{severity}: {}", problem.message);
+        say(&format!("{severity}: {}", problem.message));
         for file in problem.files.iter().take(5) {
-            println!("    {file}");
+            say(&format!("    {file}"));
         }
         if problem.files.len() > 5 {
-            println!("    and {} more", problem.files.len() - 5);
+            say(&format!("    and {} more", problem.files.len() - 5));
         }
     }
-    println!("{} errors, {} warnings", report.errors, report.warnings);
+    say(&format!("{} errors, {} warnings", report.errors, report.warnings));
 }

@@ -9,7 +9,7 @@ use trimtab_train::{Loaded, Session};
 use crate::args::TrainArgs;
 use crate::commands::open_run;
 use crate::failure::{DONE, Failure, INTERRUPTED, STOPPED};
-use crate::progress::{Progress, print_json};
+use crate::progress::{Progress, print_json, say};
 use crate::table;
 
 pub fn run(args: &TrainArgs) -> Result<u8, Failure> {
@@ -49,19 +49,19 @@ pub fn run(args: &TrainArgs) -> Result<u8, Failure> {
         let summary = serde_json::to_value(&outcome.summary).unwrap_or_default();
         print_json(&serde_json::json!({"type": "summary", "summary": summary}));
     } else {
-        println!("{}", table::metrics(&outcome.summary, loaded.recipe.common().metric()));
+        say(&table::metrics(&outcome.summary, loaded.recipe.common().metric()));
         let rate = outcome.summary.steps_per_second.unwrap_or(f64::NAN);
         let wall = outcome.summary.wall_seconds.unwrap_or(f64::NAN);
-        println!(
+        say(&format!(
             "{} steps in {wall:.0} s ({rate:.2} steps/s); results in {}",
             outcome.summary.steps,
             args.out.display()
-        );
+        ));
         if let Some(reason) = &outcome.reason {
-            println!(
+            say(&format!(
                 "{}: {reason}",
                 if outcome.status == Status::Finished { "ended early" } else { "stopped" }
-            );
+            ));
         }
     }
     Ok(match outcome.status {

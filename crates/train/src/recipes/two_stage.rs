@@ -6,12 +6,13 @@
 //!
 //! Axes: b = batch, h, w; the channel axis is 1.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::tensor::activation::sigmoid;
 use burn::tensor::{Device, Tensor};
+use rayon::prelude::*;
 use serde_json::json;
 use trimtab_data::atomic::write_atomic;
 use trimtab_data::augment;
@@ -19,7 +20,7 @@ use trimtab_data::dataset::Dataset;
 use trimtab_data::picking::estimate_diameter;
 use trimtab_data::rng::{Stream, rng};
 use trimtab_data::tiles::{self, Tile};
-use trimtab_data::{Image, Labels, overlay};
+use trimtab_data::{DataError, Image, Labels, overlay};
 use trimtab_metrics::BinaryReport;
 use trimtab_nn::losses::{bce_with_logits, dice_loss, focal_loss, probability_mse};
 use trimtab_nn::models::unet2d::{self, UNet2d, UNet2dConfig};
@@ -28,11 +29,11 @@ use trimtab_nn::params::{self, Flat, WeightsFile};
 use trimtab_nn::schedules::{self, Schedule};
 use trimtab_signals::names::{self, Signal};
 use trimtab_signals::tensorboard::TensorBoardWriter;
-use trimtab_signals::{RunInfo, RunWriter};
+use trimtab_signals::{RunInfo, RunReader, RunWriter};
 
 use super::{Entry, Predictor, Recipe, Session};
 use crate::checkpoint;
-use crate::config::Common;
+use crate::config::{Common, Splits};
 use crate::error::{Result, TrainError};
 use crate::expect::{Expectation, parse_condition};
 use crate::recipe::{BatchSource, Evaluation, Recipe as Training, RecipeState, Signals, StagePlan, Step};
@@ -50,6 +51,48 @@ pub const ENTRY: Entry = Entry {
 /// The kinds of weights that are validated.
 const STUDENT: &str = "student";
 const TEACHER: &str = "teacher";
+
+/// Every signal of this recipe, beside those of the loop.
+const RECORDED: &[Signal] = &[
+    names::LOSS_TOTAL,
+    names::LOSS_SUPERVISED,
+    names::LOSS_FOCAL,
+    names::LOSS_DICE,
+    names::LOSS_BCE,
+    names::LOSS_CONSISTENCY,
+    names::WEIGHT_CONSISTENCY,
+    names::GRAD_NORM,
+    names::GRAD_CLIPPED,
+    names::GRAD_NON_FINITE,
+    names::OPTIM_LEARNING_RATE,
+    names::OPTIM_UPDATE_RATIO,
+    names::PARAM_NORM,
+    names::EMA_DECAY,
+    names::TRAIN_MEAN_PROBABILITY,
+    names::TRAIN_POSITIVE_RATE,
+    names::TRAIN_PREVALENCE,
+    names::TRAIN_LABELLED,
+    names::TRAIN_UNLABELLED,
+    names::DATA_IGNORED,
+    names::DATA_NON_FINITE,
+    names::STAGE_FROZEN,
+    names::STAGE_INDEX,
+    names::VAL_F1,
+    names::VAL_PRECISION,
+    names::VAL_RECALL,
+    names::VAL_IOU,
+    names::VAL_AUC,
+    names::VAL_AVERAGE_PRECISION,
+    names::VAL_BEST_F1,
+    names::VAL_BEST_THRESHOLD,
+    names::VAL_MEAN_PROBABILITY,
+    names::VAL_POSITIVE_RATE,
+    names::VAL_PREVALENCE,
+    names::VAL_LOSS,
+    names::TIME_STEP_SECONDS,
+    names::TIME_LOAD_SECONDS,
+    names::TIME_EVALUATE_SECONDS,
+];
 
 /// Settings.
 #[derive(Debug)]
@@ -130,6 +173,16 @@ impl TwoStage {
             stages.push(Stage::read(r, 1));
         }
         stages.push(Stage::read(r, 2));
+        let epochs: u64 = stages.iter().map(|s| s.epochs).sum();
+        for expectation in &common.expectations {
+            if let Some(deadline) = expectation.deadline_epoch().filter(|d| *d > epochs) {
+                r.reject("expect", format!("epoch {deadline} is beyond the {epochs} epochs of the run"));
+            }
+            for signal in expectation.signals().filter(|s| names::of(s).is_none_or(|s| !RECORDED.contains(s)))
+            {
+                r.reject("expect", format!("`{signal}` is not recorded by this recipe"));
+            }
+        }
         Self { common, base, loss, teacher, stages }
     }
 }
@@ -182,7 +235,7 @@ impl Teacher {
             noise: r.number("mean_teacher.noise", 0.1, 0.0..=100.0, "Deviation of the noise on the teacher's input, in deviations of the image, cut at twice that."),
             buffers: r.choice(
                 "mean_teacher.buffers",
-                "copy",
+                "average",
                 &[("copy", Buffers::Copy), ("average", Buffers::Average)],
                 "Running statistics of the teacher's norms: the student's newest, or averaged like its weights.",
             ),
@@ -192,20 +245,18 @@ impl Teacher {
 
 impl Stage {
     fn read(r: &mut Reader, number: u8) -> Self {
-        // Keys must live as long as the program for the reader's table; there are two stages, so both are spelt out.
-        macro_rules! key {
-            ($name:literal) => {
-                if number == 1 { concat!("stage1.", $name) } else { concat!("stage2.", $name) }
-            };
-        }
+        let key = |name: &str| format!("stage{number}.{name}");
         let first = number == 1;
-        let many = 1..=u64::MAX;
+        // Bounds that keep every product of epochs and steps far from overflow.
+        let (epochs_at_most, steps_at_most) = (1_000_000, 1_000_000_000);
         let checkpoint = if first {
             String::new()
         } else {
             r.text("stage2.checkpoint", "", "A model.safetensors or best.safetensors to start stage 2 from; stage 1 is then skipped. Empty: stage 1 comes first.")
         };
-        let start_from_best = if first || !checkpoint.is_empty() {
+        let start_from_best = if first {
+            false
+        } else if !checkpoint.is_empty() {
             r.inactive("stage2.start_from", "stage2.checkpoint is set");
             false
         } else {
@@ -216,92 +267,93 @@ impl Stage {
                 "Start from stage 1's best weights (student or teacher) or from its last student.",
             )
         };
-        let labelled_ratio = r.number(key!("labelled_ratio"), if first { 0.01 } else { 0.1 }, 0.0..=1.0, "Share of the training tiles whose labels are used (at least one tile); the others are unlabelled.");
-        let epochs = r.count(key!("epochs"), if first { 50 } else { 100 }, many.clone(), "Epochs at most.");
+        let labelled_ratio = r.number(&key("labelled_ratio"), if first { 0.01 } else { 0.1 }, 0.0..=1.0, "Share of the training tiles whose labels are used (at least one tile); the others are unlabelled.");
+        let epochs =
+            r.count(&key("epochs"), if first { 50 } else { 100 }, 1..=epochs_at_most, "Epochs at most.");
         let steps_per_epoch = r.count(
-            key!("steps_per_epoch"),
+            &key("steps_per_epoch"),
             0,
-            0..=u64::MAX,
+            0..=steps_at_most,
             "Optimizer steps in an epoch; 0: once through the labelled tiles.",
         );
-        let batch = r.count(key!("batch"), 4, 1..=4096, "Labelled patches in a batch.") as usize;
+        let batch = r.count(&key("batch"), 4, 1..=4096, "Labelled patches in a batch.") as usize;
         let unlabelled_batch = r.count(
-            key!("unlabelled_batch"),
+            &key("unlabelled_batch"),
             4,
             0..=4096,
             "Unlabelled patches in a batch, where the consistency weight is not 0.",
         ) as usize;
         let accumulate = r.count(
-            key!("accumulate"),
+            &key("accumulate"),
             1,
             1..=4096,
             "Batches whose gradients are averaged for one optimizer step.",
         );
         let learning_rate = r.number(
-            key!("learning_rate"),
+            &key("learning_rate"),
             if first { 1e-3 } else { 1e-5 },
             0.0..=1e3,
             "Peak learning rate of AdamW.",
         );
         let encoder_rate_scale =
-            r.number(key!("encoder_rate_scale"), 1.0, 0.0..=1e3, "Factor on the encoder's learning rate.");
+            r.number(&key("encoder_rate_scale"), 1.0, 0.0..=1e3, "Factor on the encoder's learning rate.");
         let weight_decay =
-            r.number(key!("weight_decay"), 0.01, 0.0..=1e3, "Decoupled weight decay of AdamW.");
+            r.number(&key("weight_decay"), 0.01, 0.0..=1e3, "Decoupled weight decay of AdamW.");
         let warmup_epochs = r.count(
-            key!("warmup_epochs"),
+            &key("warmup_epochs"),
             if first { 0 } else { 10 },
-            0..=u64::MAX,
+            0..=epochs_at_most,
             "Epochs of linear warm-up to the peak rate.",
         );
         if warmup_epochs > epochs {
-            r.reject(key!("warmup_epochs"), format!("found {warmup_epochs}, more than the {epochs} epochs of the stage: the peak rate would never be reached"));
+            r.reject(&key("warmup_epochs"), format!("found {warmup_epochs}, more than the {epochs} epochs of the stage: the peak rate would never be reached"));
         }
         let decay = r.choice(
-            key!("decay"),
+            &key("decay"),
             "linear",
             &[("constant", Decay::Constant), ("linear", Decay::Linear), ("cosine", Decay::Cosine)],
             "The rate after the warm-up: constant, or to 0 at the end of the stage.",
         );
         let clip_norm = r.number(
-            key!("clip_norm"),
+            &key("clip_norm"),
             1.0,
             0.0..=1e12,
             "Largest global norm of the gradient; 0: no clipping.",
         );
         let freeze_encoder_epochs = r.count(
-            key!("freeze_encoder_epochs"),
+            &key("freeze_encoder_epochs"),
             0,
-            0..=u64::MAX,
+            0..=epochs_at_most,
             "Epochs at the start in which the encoder is frozen.",
         );
         if freeze_encoder_epochs > epochs {
             r.reject(
-                key!("freeze_encoder_epochs"),
+                &key("freeze_encoder_epochs"),
                 format!("found {freeze_encoder_epochs}, more than the {epochs} epochs of the stage"),
             );
         }
-        let consistency_weight = r.number(key!("consistency_weight"), 0.1, 0.0..=1e6, "Final weight of the consistency with the teacher; 0: no unlabelled patches are used, and unlabelled_batch and rampup_epochs are idle.");
+        let consistency_weight = r.number(&key("consistency_weight"), 0.1, 0.0..=1e6, "Final weight of the consistency with the teacher; 0: no unlabelled patches are used, and unlabelled_batch and rampup_epochs are idle.");
         if consistency_weight > 0.0 && unlabelled_batch == 0 {
             r.reject(
-                key!("unlabelled_batch"),
-                format!("is 0, so {} has no effect", key!("consistency_weight")),
+                &key("unlabelled_batch"),
+                format!("is 0, so {} has no effect", &key("consistency_weight")),
             );
         }
         let rampup_epochs = r.count(
-            key!("rampup_epochs"),
+            &key("rampup_epochs"),
             if first { 20 } else { 40 },
-            0..=u64::MAX,
+            0..=epochs_at_most,
             "Epochs over which the consistency weight rises.",
         );
         let ema_decay = r.number(
-            key!("ema_decay"),
+            &key("ema_decay"),
             0.99,
             0.0..=1.0,
             "Decay of the teacher's average, reached by min(1 - 1/(step + 1), decay).",
         );
         if ema_decay == 1.0 {
             r.reject(
-                key!("ema_decay"),
+                &key("ema_decay"),
                 "is 1: the teacher would stop following the student; accepted is less than 1",
             );
         }
@@ -366,6 +418,9 @@ fn read_condition(text: &str) -> Result<Expectation, String> {
     let condition = parse_condition(text)?;
     for signal in condition.signals() {
         crate::config::known_signal(signal)?;
+        if !signal.starts_with("val/") {
+            return Err(format!("found `{signal}`; accepted is a signal of validation, e.g. val/f1"));
+        }
     }
     Ok(condition)
 }
@@ -376,25 +431,28 @@ impl Recipe for TwoStage {
     }
 
     fn train(&self, session: Session<'_>) -> Result<Outcome> {
+        // Everything that can be wrong is found before the run directory is made or changed.
         let plain = crate::device::open(session.device)?;
         let splits = self.common.data.open()?;
+        check_data(&splits)?;
         let (train, validation) = (Arc::new(splits.train), splits.validation);
         let tiles = Arc::new(tiles::grid(&train.sizes()?, self.common.data.tile));
-        for dataset in [&*train, &validation] {
-            if dataset.is_empty() {
-                return Err(trimtab_data::DataError::content(
-                    dataset.path(0).unwrap_or(Path::new("data")),
-                    "no images",
-                )
-                .into());
-            }
-        }
         let mut trainer = Trainer::new(self, train, tiles, validation, &plain)?;
         let info = trainer.info(session.device)?;
+        let settings = session.resolved.identity();
+        let mut state = None;
+        if session.resume {
+            check_same_data(&session.directory, &info)?;
+            if let Some((looped, recipe, folder)) = checkpoint::newest(&session.directory, &settings)? {
+                trainer.restore(&recipe, &folder)?;
+                state = Some(looped);
+            }
+        }
+        if state.is_none() {
+            trainer.enter_stage(0, None)?;
+        }
 
-        let resume =
-            if session.resume { checkpoint::newest(&session.directory, self.common.seed)? } else { None };
-        let done = resume.as_ref().map_or(0, |(state, ..)| state.global);
+        let done = state.as_ref().map_or(0, |s| s.global);
         let writer = if session.resume {
             RunWriter::resume(&session.directory, done)?
         } else {
@@ -414,11 +472,6 @@ impl Recipe for TwoStage {
             writer.write_run_json(&info)?;
         }
         (session.on_start)(&info);
-        let mut state = None;
-        if let Some((looped, recipe, folder)) = resume {
-            trainer.restore(&recipe, &folder)?;
-            state = Some(looped);
-        }
         let run = Run {
             recipe: &mut trainer,
             common: &self.common,
@@ -426,6 +479,7 @@ impl Recipe for TwoStage {
             writer,
             tensorboard,
             observer: session.observer,
+            settings,
             resume: state,
         };
         let outcome = run.train()?;
@@ -456,6 +510,37 @@ impl Recipe for TwoStage {
     fn predictor(&self, run: &Path, device: &str) -> Result<Box<dyn Predictor + '_>> {
         Ok(Box::new(self.open_predictor(run, &crate::device::open(device)?)?))
     }
+}
+
+/// Both parts have images, every image can be read and has labels that can be used.
+fn check_data(splits: &Splits) -> Result<()> {
+    for dataset in [&splits.train, &splits.validation] {
+        let place = |i: usize| dataset.path(i).unwrap_or(Path::new("data"));
+        if dataset.is_empty() {
+            return Err(DataError::content(place(0), "no images").into());
+        }
+        if let Some(i) = (0..dataset.len()).find(|i| !dataset.is_labelled(*i)) {
+            return Err(DataError::content(
+                place(i),
+                "has no labels; every image needs a mask or coordinates",
+            )
+            .into());
+        }
+        (0..dataset.len()).into_par_iter().try_for_each(|i| dataset.load(i).map(drop))?;
+    }
+    Ok(())
+}
+
+/// A run goes on with the data it was made with: other files would give the same steps another meaning.
+fn check_same_data(run: &Path, now: &RunInfo) -> Result<()> {
+    let before = RunReader::open(run)?.info()?;
+    if let Some(before) = before.filter(|b| b.dataset_fingerprint != now.dataset_fingerprint) {
+        let started = before.started_at;
+        let problem =
+            format!("the data are not those the run was started with at {started}; start a new run");
+        return Err(TrainError::Checkpoint { path: run.to_owned(), problem });
+    }
+    Ok(())
 }
 
 impl TwoStage {
@@ -590,7 +675,8 @@ impl<'a> Trainer<'a> {
             self.settings.stages[stage].labelled_ratio,
             self.settings.common.seed,
         );
-        let mut rest: Vec<Tile> = (0..all.len()).filter(|i| !picked.contains(i)).map(|i| all[i]).collect();
+        let labelled: HashSet<usize> = picked.iter().copied().collect();
+        let mut rest: Vec<Tile> = (0..all.len()).filter(|i| !labelled.contains(i)).map(|i| all[i]).collect();
         if rest.is_empty() {
             rest = all.to_vec();
         }
@@ -610,7 +696,7 @@ impl<'a> Trainer<'a> {
         });
         Ok(RunInfo {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            git_commit: None,
+            git_commit: option_env!("TRIMTAB_GIT_COMMIT").map(str::to_owned),
             recipe: ENTRY.name.to_owned(),
             device: device.to_owned(),
             seed: self.settings.common.seed,
@@ -698,11 +784,12 @@ impl Training for Trainer<'_> {
         let settings = &self.settings.stages[stage];
         let start = settings.checkpoint.as_deref().or(if settings.start_from_best { best } else { None });
         if let Some(path) = start {
-            let weights = WeightsFile::read(path)?.load(self.settings.network(&self.plain))?;
-            self.student = params::copy(self.settings.network(&self.tracked), &params::flat(&weights));
+            let weights = WeightsFile::read(path)?.load(self.teacher.clone())?;
+            let student = self.student.clone().set_encoder_frozen(false);
+            self.student = params::copy(student, &params::flat(&weights));
             self.encoder_frozen = false;
         }
-        self.teacher = params::copy(self.settings.network(&self.plain), &params::flat(&self.student));
+        self.teacher = params::copy(self.teacher.clone(), &params::flat(&self.student));
         self.begin(stage);
         Ok(())
     }
@@ -830,6 +917,7 @@ impl Training for Trainer<'_> {
             (names::GRAD_NORM.name.to_owned(), norm),
             (names::GRAD_CLIPPED.name.to_owned(), f64::from(u8::from(clipped))),
             (names::GRAD_NON_FINITE.name.to_owned(), f64::from(u8::from(!finite))),
+            (names::DATA_NON_FINITE.name.to_owned(), non_finite_inputs as f64),
         ];
         if at.measure {
             let mut push = |name: String, value: f64| signals.push((name, value));
@@ -851,7 +939,6 @@ impl Training for Trainer<'_> {
             }
             push(names::TRAIN_LABELLED.name.to_owned(), labelled as f64);
             push(names::TRAIN_UNLABELLED.name.to_owned(), unlabelled as f64);
-            push(names::DATA_NON_FINITE.name.to_owned(), non_finite_inputs as f64);
             push(names::STAGE_FROZEN.group("encoder"), f64::from(u8::from(freeze)));
             signals.extend(measured.read()?);
         }
@@ -860,7 +947,7 @@ impl Training for Trainer<'_> {
 
     fn evaluate(&mut self) -> Result<Evaluation> {
         let settings = &self.settings.common.evaluate;
-        let live = params::copy(self.settings.network(&self.plain), &params::flat(&self.student));
+        let live = params::copy(self.teacher.clone(), &params::flat(&self.student));
         let mut reports = Vec::new();
         let mut losses = Vec::new();
         for (kind, net) in [(STUDENT, &live), (TEACHER, &self.teacher)] {
@@ -906,10 +993,8 @@ impl Training for Trainer<'_> {
             return Err(TrainError::Checkpoint { path: folder.to_owned(), problem });
         }
         self.begin(stage);
-        self.student = WeightsFile::read(&folder.join("model.safetensors"))?
-            .load(self.settings.network(&self.tracked))?;
-        self.teacher = WeightsFile::read(&folder.join("teacher.safetensors"))?
-            .load(self.settings.network(&self.plain))?;
+        self.student = WeightsFile::read(&folder.join("model.safetensors"))?.load(self.student.clone())?;
+        self.teacher = WeightsFile::read(&folder.join("teacher.safetensors"))?.load(self.teacher.clone())?;
         let optimizer = WeightsFile::read(&folder.join("optimizer.safetensors"))?;
         self.optimizer.restore(optimizer.flat(&self.plain), &self.plain);
         self.encoder_frozen = state.json["encoder_frozen"].as_bool().unwrap_or(false);
