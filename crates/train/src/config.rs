@@ -212,7 +212,15 @@ impl DataConfig {
     /// # Errors
     /// Whatever is wrong with the files.
     pub fn open(&self) -> Result<Splits, trimtab_data::DataError> {
-        self.open_with(Dataset::open)
+        self.open_with(Dataset::open, self.options)
+    }
+
+    /// As [`Self::open`], for one pass over the images: none is kept in memory.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_once(&self) -> Result<Splits, trimtab_data::DataError> {
+        self.open_with(Dataset::open, Options { cache_bytes: 0, ..self.options })
     }
 
     /// As [`Self::open`], but also opens what does not fit together, for an audit.
@@ -220,14 +228,14 @@ impl DataConfig {
     /// # Errors
     /// Folders missing or empty.
     pub fn open_unchecked(&self) -> Result<Splits, trimtab_data::DataError> {
-        self.open_with(Dataset::open_unchecked)
+        self.open_with(Dataset::open_unchecked, self.options)
     }
 
     fn open_with(
         &self,
         open: fn(Source, Options) -> trimtab_data::Result<Dataset>,
+        options: Options,
     ) -> Result<Splits, trimtab_data::DataError> {
-        let options = self.options;
         match &self.source {
             SourceConfig::Folder { spec, validation } => {
                 let all = open(Source::Folder(spec.clone()), options)?;
@@ -264,7 +272,7 @@ impl DataConfig {
         }
     }
 
-    /// Opens other data in place of the configured: `root` with the same sub-folders, or a `.npz` file or folder.
+    /// Opens other data in place of the configured, for one pass: `root` with the same sub-folders, or a `.npz` file or folder.
     ///
     /// # Errors
     /// Whatever is wrong with the files; data of a kind that the recipe does not describe.
@@ -284,7 +292,7 @@ impl DataConfig {
                 Source::Folder(spec)
             }
         };
-        Dataset::open(source, self.options)
+        Dataset::open(source, Options { cache_bytes: 0, ..self.options })
     }
 
     /// Side of the tiles, in pixels.

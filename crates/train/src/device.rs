@@ -30,12 +30,10 @@ pub fn open(name: &str) -> Result<Device> {
         "metal" => Ok(Device::metal(gpu(name, index))),
         #[cfg(feature = "wgpu")]
         "wgpu" => Ok(Device::wgpu(gpu(name, index))),
-        "cpu" | "cuda" | "wgpu" | "vulkan" | "metal" | "rocm" if kind != "cpu" => {
-            Err(TrainError::Device(format!(
-                "--device {name}: this program was built without it; build with `--features {kind}` (here: {})",
-                built_in().join(", ")
-            )))
-        }
+        _ if ["cuda", "wgpu", "vulkan", "metal", "rocm"].contains(&kind) => Err(TrainError::Device(format!(
+            "--device {name}: this program was built without it; build with `--features {kind}` (here: {})",
+            built_in().join(", ")
+        ))),
         _ => Err(TrainError::Device(format!(
             "--device {name}: no such device; accepted here: {}",
             built_in().join(", ")

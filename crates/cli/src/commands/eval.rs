@@ -13,7 +13,7 @@ pub fn run(args: &EvalArgs) -> Result<u8, Failure> {
     let predictor = loaded.recipe.predictor(&args.run, &args.device)?;
     let data = &loaded.recipe.common().data;
     let dataset = match &args.data {
-        None => data.open()?.validation,
+        None => data.open_once()?.validation,
         Some(path) => data.open_other(path)?,
     };
     let labelled = (0..dataset.len()).filter(|i| dataset.is_labelled(*i)).count();
