@@ -14,7 +14,7 @@ pub fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> St
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    table.to_string()
+    table.trim_fmt()
 }
 
 /// A number for people; `–` where there is none.
@@ -34,4 +34,40 @@ pub fn metrics(summary: &Summary, chosen: &str) -> String {
         vec![name.clone(), number(m.floor), number(m.best), step, number(m.last)]
     });
     table(&["metric", "floor", "best", "at step", "last"], rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use trimtab_signals::{MetricSummary, Status};
+
+    #[test]
+    fn the_table_at_the_end_shows_each_metric_beside_its_floor() {
+        let metric = |best: Option<f64>, last: f64, floor: Option<f64>| MetricSummary {
+            best,
+            best_step: best.map(|_| 240),
+            last: Some(last),
+            floor,
+        };
+        let metrics = [
+            ("val/f1", metric(Some(0.94518), 0.93784, Some(0.42743))),
+            ("val/f1/teacher", metric(Some(0.9235), 0.9235, Some(0.42743))),
+            ("val/auc/teacher", metric(Some(0.99), 0.99, Some(0.5))),
+            ("val/mean_probability", metric(None, 0.3414, None)),
+        ];
+        let summary = Summary {
+            status: Status::Finished,
+            reason: None,
+            steps: 260,
+            wall_seconds: None,
+            steps_per_second: None,
+            metrics: metrics.into_iter().map(|(name, m)| (name.to_owned(), m)).collect(),
+        };
+        insta::assert_snapshot!(super::metrics(&summary, "val/f1"), @r"
+        metric                 floor    best  at step    last
+        val/f1                0.4274  0.9452      240  0.9378
+        val/f1/teacher        0.4274  0.9235      240  0.9235
+        val/mean_probability       –       –        –  0.3414
+        ");
+    }
 }
