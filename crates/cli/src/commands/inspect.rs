@@ -41,22 +41,19 @@ fn print(report: &AuditReport) {
         ]
     });
     let tiles = format!("tiles of {}", report.tile);
-    say(&format!(
-        "{}",
-        table(
-            &[
-                "split",
-                "images",
-                "labelled",
-                &tiles,
-                "sizes (images)",
-                "label values",
-                "prevalence",
-                "ignored",
-                "empty masks"
-            ],
-            rows
-        )
+    say(&table(
+        &[
+            "split",
+            "images",
+            "labelled",
+            &tiles,
+            "sizes (images)",
+            "label values",
+            "prevalence",
+            "ignored",
+            "empty masks",
+        ],
+        rows,
     ));
     let rows = report.splits.iter().filter_map(|s| s.intensity.as_ref().map(|i| (s, i))).map(|(s, i)| {
         let plain = |v: f64| format!("{v:.4}");
