@@ -4,22 +4,14 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
-use common::{TINY, recipe, trimtab};
+use common::{TINY, folder_recipe, recipe, synth, trimtab};
 
 /// A folder of two generated micrographs with masks and coordinates, and a recipe that reads it.
 fn folder(dir: &Path) -> (PathBuf, String) {
     let sim = dir.join("sim");
-    trimtab()
-        .args(["synth", "micrographs", "--count", "3", "--size", "64", "--diameter", "16", "--out"])
-        .arg(&sim)
-        .assert()
-        .success();
-    let (head, tail) = TINY.split_once("[data.synth]").unwrap();
-    let (_, tail) = tail.split_once("[evaluate]").unwrap();
-    let data = format!("source = \"folder\"\nroot = {sim:?}\nmasks = \"masks\"\nvalidation_last = 1\n");
-    let path = dir.join("folder.toml");
-    std::fs::write(&path, format!("{head}{data}[evaluate]{tail}")).unwrap();
-    (sim, path.to_str().unwrap().to_owned())
+    synth(&sim, 3, "png");
+    let recipe = folder_recipe(dir, &sim);
+    (sim, recipe)
 }
 
 /// Runs a training that must fail with exit code 2, all of `wanted` on standard error and no run directory.
@@ -94,23 +86,7 @@ fn damaged_scientific_files() {
     let dir = tempfile::tempdir().unwrap();
     let (sim, path) = folder(dir.path());
     let mrc = dir.path().join("mrc");
-    trimtab()
-        .args([
-            "synth",
-            "micrographs",
-            "--count",
-            "3",
-            "--size",
-            "64",
-            "--diameter",
-            "16",
-            "--format",
-            "mrc",
-            "--out",
-        ])
-        .arg(&mrc)
-        .assert()
-        .success();
+    synth(&mrc, 3, "mrc");
     let root = format!("data.root={}", mrc.display());
     let file = mrc.join("micrographs/micrograph_0001.mrc");
     let bytes = std::fs::read(&file).unwrap();

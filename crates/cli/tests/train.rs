@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command as Process, Stdio};
 use std::time::Duration;
 
-use common::{recipe, trimtab};
+use common::{folder_recipe, recipe, synth, trimtab};
 use predicates::prelude::*;
 use predicates::str::contains;
 
@@ -314,17 +314,9 @@ fn stage_1_ends_at_the_validation_that_meets_its_condition_as_often_as_asked() {
 #[test]
 fn a_run_goes_on_only_with_its_own_data_and_settings() {
     let dir = tempfile::tempdir().unwrap();
-    let (recipe, run, sim) = (recipe(dir.path(), ""), dir.path().join("run"), dir.path().join("sim"));
-    trimtab()
-        .args(["synth", "micrographs", "--count", "3", "--size", "64", "--diameter", "16", "--out"])
-        .arg(&sim)
-        .assert()
-        .success();
-    let text = std::fs::read_to_string(&recipe).unwrap();
-    let (before, after) = text.split_once("[data.synth]").unwrap();
-    let (_, rest) = after.split_once("[evaluate]").unwrap();
-    let data = format!("source = \"folder\"\nroot = {sim:?}\nmasks = \"masks\"\nvalidation_last = 1\n");
-    std::fs::write(&recipe, format!("{before}{data}[evaluate]{rest}")).unwrap();
+    let (run, sim) = (dir.path().join("run"), dir.path().join("sim"));
+    synth(&sim, 3, "png");
+    let recipe = folder_recipe(dir.path(), &sim);
     trimtab().args(["train", &recipe, "--out"]).arg(&run).assert().success();
     let resume = || trimtab().args(["train", "--resume", "--out"]).arg(&run).assert();
     resume().success();
@@ -340,33 +332,14 @@ fn a_run_goes_on_only_with_its_own_data_and_settings() {
 #[test]
 fn a_pixel_that_is_not_finite_is_replaced_and_the_run_stays_finite() {
     let dir = tempfile::tempdir().unwrap();
-    let (recipe, run, sim) = (recipe(dir.path(), ""), dir.path().join("run"), dir.path().join("sim"));
-    trimtab()
-        .args([
-            "synth",
-            "micrographs",
-            "--count",
-            "3",
-            "--size",
-            "64",
-            "--diameter",
-            "16",
-            "--format",
-            "mrc",
-            "--out",
-        ])
-        .arg(&sim)
-        .assert()
-        .success();
+    let (run, sim) = (dir.path().join("run"), dir.path().join("sim"));
+    synth(&sim, 3, "mrc");
+    let recipe = folder_recipe(dir.path(), &sim);
     // One pixel of one training micrograph is NaN (mode 2: 1024 bytes of header, then f32).
     let path = sim.join("micrographs/micrograph_0000.mrc");
     let mut bytes = std::fs::read(&path).unwrap();
     bytes[1024 + 4 * 500..1024 + 4 * 501].copy_from_slice(&f32::NAN.to_le_bytes());
     std::fs::write(&path, bytes).unwrap();
-    let text = std::fs::read_to_string(&recipe).unwrap();
-    let (before, after) = text.split_once("[data.synth]").unwrap();
-    let (_, rest) = after.split_once("[evaluate]").unwrap();
-    std::fs::write(&recipe, format!("{before}source = \"folder\"\nroot = {sim:?}\nmasks = \"masks\"\nvalidation_last = 1\n[evaluate]{rest}")).unwrap();
     trimtab().args(["train", &recipe, "--out"]).arg(&run).assert().success();
     let (records, _) = state(&run);
     let sum = |name: &str| records.iter().filter_map(|r| r.get(name)?.parse::<f64>().ok()).sum::<f64>();

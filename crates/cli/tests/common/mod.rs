@@ -54,3 +54,35 @@ pub fn recipe(folder: &Path, more: &str) -> String {
     std::fs::write(&path, format!("{TINY}{more}")).unwrap();
     path.to_str().unwrap().to_owned()
 }
+
+/// Writes a recipe like [`TINY`] that reads `root/micrographs` and `root/masks`; the last image is for validation.
+pub fn folder_recipe(folder: &Path, root: &Path) -> String {
+    let (head, tail) = TINY.split_once("[data.synth]").unwrap();
+    let (_, tail) = tail.split_once("[evaluate]").unwrap();
+    let data = format!("source = \"folder\"\nroot = {root:?}\nmasks = \"masks\"\nvalidation_last = 1\n");
+    let path = folder.join("folder.toml");
+    std::fs::write(&path, format!("{head}{data}[evaluate]{tail}")).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+/// Generates `count` micrographs of 64 x 64 pixels with masks and coordinates.
+pub fn synth(root: &Path, count: usize, format: &str) {
+    let count = count.to_string();
+    trimtab()
+        .args([
+            "synth",
+            "micrographs",
+            "--count",
+            &count,
+            "--size",
+            "64",
+            "--diameter",
+            "16",
+            "--format",
+            format,
+            "--out",
+        ])
+        .arg(root)
+        .assert()
+        .success();
+}
