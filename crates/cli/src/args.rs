@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use trimtab_data::synth::MicrographConfig;
 
 /// Stable training of segmentation networks.
 #[derive(Debug, Parser)]
@@ -161,16 +162,16 @@ pub struct MicrographArgs {
     #[arg(long, default_value_t = 7)]
     pub seed: u64,
     /// Side, in pixels
-    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u64).range(32..=16384))]
+    #[arg(long, default_value_t = MicrographConfig::default().width as u64, value_parser = clap::value_parser!(u64).range(32..=16384))]
     pub size: u64,
     /// Diameter of a particle, in pixels
-    #[arg(long, default_value_t = 26.0)]
+    #[arg(long, default_value_t = MicrographConfig::default().particle_diameter)]
     pub diameter: f64,
     /// Share of the area that particles cover, 0 to 1
-    #[arg(long, default_value_t = 0.3)]
+    #[arg(long, default_value_t = MicrographConfig::default().density)]
     pub density: f64,
     /// Variance of the particles' signal over that of the noise
-    #[arg(long, default_value_t = 0.12)]
+    #[arg(long, default_value_t = MicrographConfig::default().signal_to_noise)]
     pub signal_to_noise: f64,
     /// Format of the micrographs
     #[arg(long, default_value = "png", value_parser = ["png", "mrc"])]

@@ -126,11 +126,6 @@ impl RunWriter {
         self.resumed.as_ref()
     }
 
-    /// The folder for the checkpoint of a step, which this does not create.
-    pub fn checkpoint_path(&self, step: u64) -> PathBuf {
-        self.path.join(CHECKPOINTS).join(step.to_string())
-    }
-
     /// Appends a record to `signals.jsonl`.
     ///
     /// # Errors

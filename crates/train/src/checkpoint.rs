@@ -100,7 +100,7 @@ struct StateFile {
 }
 
 fn folder(run: &Path) -> PathBuf {
-    run.join("checkpoints")
+    run.join(trimtab_signals::CHECKPOINTS)
 }
 
 /// File of the best weights of a run.

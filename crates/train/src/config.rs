@@ -142,12 +142,8 @@ impl DataConfig {
                 SourceConfig::Npz { train, validation, mask_threshold, ignore_value }
             }
         };
-        for (section, own) in
-            [("data.synth", matches!(kind, Kind::Synth)), ("data.folder", matches!(kind, Kind::Folder))]
-        {
-            if !own {
-                r.inactive(section, "data.source is another");
-            }
+        if !matches!(kind, Kind::Synth) {
+            r.inactive("data.synth", "data.source is another");
         }
         for key in [
             "data.root",

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use trimtab_signals::{RunInfo, RunReader, Status};
+use trimtab_signals::{RunInfo, Status};
 use trimtab_train::{Loaded, Session};
 
 use crate::args::TrainArgs;
@@ -77,7 +77,6 @@ pub fn run(args: &TrainArgs) -> Result<u8, Failure> {
 /// The settings of the run to go on with; a recipe given beside `--resume` must agree with them.
 fn resumed(recipe: Option<&std::path::Path>, args: &TrainArgs) -> Result<Loaded, Failure> {
     let own = open_run(&args.out)?;
-    RunReader::open(&args.out)?;
     let Some(recipe) = recipe else {
         if !args.set.is_empty() {
             return Err(Failure::usage(
