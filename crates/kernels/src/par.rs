@@ -1,0 +1,47 @@
+//! Splitting work over rayon's threads.
+
+use std::marker::PhantomData;
+
+use rayon::prelude::*;
+
+/// Calls `f(0)..f(tasks - 1)`, on several threads where there are some.
+pub(crate) fn for_each(tasks: usize, f: impl Fn(usize) + Sync + Send) {
+    if tasks <= 1 || rayon::current_num_threads() == 1 {
+        (0..tasks).for_each(f);
+    } else {
+        (0..tasks).into_par_iter().with_max_len(1).for_each(f);
+    }
+}
+
+/// Bounds of part `part` of `parts` of `len` things, near-equal.
+pub(crate) fn part(len: usize, parts: usize, part: usize) -> std::ops::Range<usize> {
+    len * part / parts..len * (part + 1) / parts
+}
+
+/// A slice that several threads write, each its own elements.
+#[derive(Clone, Copy)]
+pub(crate) struct Shared<'a> {
+    start: *mut f32,
+    len: usize,
+    life: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: only the unsafe method hands out references, and its contract forbids overlap.
+unsafe impl Send for Shared<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for Shared<'_> {}
+
+impl<'a> Shared<'a> {
+    pub(crate) fn new(slice: &'a mut [f32]) -> Self {
+        Self { start: slice.as_mut_ptr(), len: slice.len(), life: PhantomData }
+    }
+
+    /// # Safety
+    /// No two parts in use at the same time may overlap.
+    #[inline(always)]
+    #[allow(clippy::mut_from_ref, clippy::allow_attributes)]
+    pub(crate) unsafe fn slice(&self, range: std::ops::Range<usize>) -> &'a mut [f32] {
+        assert!(range.start <= range.end && range.end <= self.len, "part {range:?} of {}", self.len);
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(range.start), range.len()) }
+    }
+}
