@@ -30,6 +30,8 @@ pub fn run(args: &TrainArgs) -> Result<u8, Failure> {
     let mut progress = Progress::new(args.json, loaded.recipe.common().metric(), interrupted);
     let json = args.json;
     let mut on_start = |info: &RunInfo| {
+        // Reading the data takes memory of other sizes than training does.
+        trimtab_kernels::alloc::release();
         if !json {
             eprintln!("{}", headline(&loaded, info));
         }

@@ -7,5 +7,7 @@
 mod conv;
 mod norm;
 
-pub use conv::{Conv2d, Conv2dConfig, ConvTranspose2d};
-pub use norm::BatchNorm2d;
+pub use conv::{Conv2d, Conv3d, ConvConfig, ConvTranspose2d, ConvTranspose3d};
+pub use norm::{BatchNorm2d, GroupNorm, LayerNormChannels};
+pub use trimtab_kernels::norm::Activation;
+pub use trimtab_kernels::tensor::activation;

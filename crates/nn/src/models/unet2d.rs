@@ -2,13 +2,13 @@
 //! (Conv3x3 + bias, BN, ReLU) x 2 a level, transposed 2x2 convolutions up, 1x1 head.
 
 use burn::module::Module;
-use burn::tensor::activation::relu;
-use burn::tensor::module::max_pool2d;
 use burn::tensor::ops::MaxPoolOptions;
 use burn::tensor::{Device, Tensor};
 use rand::Rng;
+use trimtab_kernels::tensor::{join_channels, max_pool2d};
 
-use crate::layers::{BatchNorm2d, Conv2d, Conv2dConfig, ConvTranspose2d};
+use crate::layers::Activation::Relu;
+use crate::layers::{BatchNorm2d, Conv2d, ConvConfig, ConvTranspose2d};
 use crate::params::set_trainable;
 
 /// Number of downsamplings; inputs must be multiples of [`STRIDE`].
@@ -36,7 +36,7 @@ impl UNet2dConfig {
             .collect();
         let up = (0..DEPTH).map(|l| ConvTranspose2d::init(width[l + 1], width[l], device, rng)).collect();
         let decoder = (0..DEPTH).map(|l| DoubleConv::init(width[l + 1], width[l], device, rng)).collect();
-        let head = Conv2dConfig::same(self.base, self.output, 1).init(device, rng);
+        let head = ConvConfig::same(self.base, self.output, 1).init2d(device, rng);
         UNet2d { encoder, up, decoder, head }
     }
 }
@@ -62,7 +62,7 @@ impl UNet2d {
         }
         let mut y = levels.pop().expect("the encoder has at least one level");
         for (level, skip) in levels.into_iter().enumerate().rev() {
-            y = self.decoder[level].forward(Tensor::cat(vec![skip, self.up[level].forward(y)], 1));
+            y = self.decoder[level].forward(join_channels(skip, self.up[level].forward(y)));
         }
         self.head.forward(y)
     }
@@ -76,7 +76,7 @@ impl UNet2d {
         }
         let mut y = levels.pop().expect("the encoder has at least one level");
         for (level, skip) in levels.into_iter().enumerate().rev() {
-            let x = Tensor::cat(vec![skip, self.up[level].forward(y)], 1);
+            let x = join_channels(skip, self.up[level].forward(y));
             y = self.decoder[level].forward_train(x);
         }
         self.head.forward(y)
@@ -116,21 +116,21 @@ struct DoubleConv {
 impl DoubleConv {
     fn init(input: usize, output: usize, device: &Device, rng: &mut impl Rng) -> Self {
         Self {
-            conv1: Conv2dConfig::same(input, output, 3).init(device, rng),
+            conv1: ConvConfig::same(input, output, 3).init2d(device, rng),
             norm1: BatchNorm2d::init(output, device),
-            conv2: Conv2dConfig::same(output, output, 3).init(device, rng),
+            conv2: ConvConfig::same(output, output, 3).init2d(device, rng),
             norm2: BatchNorm2d::init(output, device),
         }
     }
 
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let x = relu(self.norm1.forward(self.conv1.forward(x)));
-        relu(self.norm2.forward(self.conv2.forward(x)))
+        let x = self.norm1.forward(self.conv1.forward(x), Relu);
+        self.norm2.forward(self.conv2.forward(x), Relu)
     }
 
     fn forward_train(&mut self, x: Tensor<4>) -> Tensor<4> {
-        let x = relu(self.norm1.forward_train(self.conv1.forward(x)));
-        relu(self.norm2.forward_train(self.conv2.forward(x)))
+        let x = self.norm1.forward_train(self.conv1.forward(x), Relu);
+        self.norm2.forward_train(self.conv2.forward(x), Relu)
     }
 }
 

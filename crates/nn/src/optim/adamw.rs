@@ -4,27 +4,12 @@ use std::collections::BTreeMap;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
+use trimtab_kernels::tensor::{AdamWUpdate, adamw};
 
 use crate::params::{Flat, map};
 
-/// Constants of [`AdamW`]. Defaults as PyTorch's.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct AdamWConfig {
-    /// Decay of the mean of gradients.
-    pub beta1: f64,
-    /// Decay of the mean of squared gradients.
-    pub beta2: f64,
-    /// Added to the root of the second moment.
-    pub epsilon: f64,
-    /// Decoupled weight decay, multiplied by the learning rate.
-    pub weight_decay: f64,
-}
-
-impl Default for AdamWConfig {
-    fn default() -> Self {
-        Self { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 1e-2 }
-    }
-}
+/// Constants of [`AdamW`]; defaults as PyTorch's.
+pub use trimtab_kernels::optimizer::AdamW as AdamWConfig;
 
 /// AdamW with its moments by parameter path.
 ///
@@ -61,7 +46,7 @@ impl AdamW {
     /// One update of every parameter of `module` that has a gradient.
     ///
     /// `rate(path)` is the learning rate of a parameter. With `group_of`, the sizes of the update are measured by group
-    /// (two more passes and one read from the device); without, none is.
+    /// (on the CPU in the same pass; on other devices two more, and one read); without, none is.
     pub fn step<M: Module>(
         &mut self,
         module: M,
@@ -69,31 +54,45 @@ impl AdamW {
         rate: impl Fn(&str) -> f64,
         group_of: Option<fn(&str) -> &'static str>,
     ) -> (M, BTreeMap<&'static str, UpdateSize>) {
-        let c = self.config;
-        let moments = &mut self.moments;
-        let mut squares: Vec<(&'static str, Tensor<1>, Tensor<1>)> = Vec::new();
-        let module = map(module, &mut |path, old| {
-            let Some(gradient) = gradients.remove(path) else { return old };
-            let rate = rate(path);
-            let mean = gradient.clone() * (1.0 - c.beta1);
-            let square = gradient.clone() * gradient * (1.0 - c.beta2);
-            let (updates, mean, square) = match moments.remove(path) {
-                Some(m) => (m.updates + 1, m.mean * c.beta1 + mean, m.square * c.beta2 + square),
-                None => (1, mean, square),
-            };
-            let correction1 = 1.0 - c.beta1.powf(updates as f64);
-            let correction2 = (1.0 - c.beta2.powf(updates as f64)).sqrt();
-            let denominator = square.clone().sqrt() / correction2 + c.epsilon;
-            let change = mean.clone() / denominator * (rate / correction1);
-            moments.insert(path.to_owned(), Moments { updates, mean, square });
-            let new = old.clone() * (1.0 - rate * c.weight_decay) - change;
-            if let Some(group_of) = group_of {
-                let delta = new.clone() - old.clone();
-                squares.push((group_of(path), (delta.clone() * delta).sum(), (old.clone() * old).sum()));
-            }
-            new
+        let (mut paths, mut updates) = (Vec::new(), Vec::new());
+        // The parameters are taken out, so that they can be changed in place; their gradients stand in meanwhile.
+        let module = map(module, &mut |path, parameter| {
+            let Some(gradient) = gradients.remove(path) else { return parameter };
+            let moments = self.moments.remove(path).unwrap_or_else(|| Moments {
+                updates: 0,
+                mean: gradient.zeros_like(),
+                square: gradient.zeros_like(),
+            });
+            paths.push(path.to_owned());
+            updates.push(AdamWUpdate {
+                parameter,
+                gradient: gradient.clone(),
+                mean: moments.mean,
+                square: moments.square,
+                updates: moments.updates + 1,
+                rate: rate(path),
+            });
+            gradient
         });
-        (module, sizes(squares))
+        let measured = adamw(&self.config, &mut updates, group_of.is_some());
+        let mut sizes = BTreeMap::<_, UpdateSize>::new();
+        if let Some(group_of) = group_of {
+            for (path, measured) in paths.iter().zip(measured) {
+                let size = sizes.entry(group_of(path)).or_default();
+                size.update += measured.change;
+                size.parameter += measured.parameter;
+            }
+            for size in sizes.values_mut() {
+                size.update = size.update.sqrt();
+                size.parameter = size.parameter.sqrt();
+            }
+        }
+        let mut changed = BTreeMap::new();
+        for (path, u) in paths.into_iter().zip(updates) {
+            changed.insert(path.clone(), u.parameter);
+            self.moments.insert(path, Moments { updates: u.updates, mean: u.mean, square: u.square });
+        }
+        (map(module, &mut |path, other| changed.remove(path).unwrap_or(other)), sizes)
     }
 
     /// The state as `exp_avg.<path>`, `exp_avg_sq.<path>` and `step.<path>` (one value): PyTorch's names.
@@ -123,25 +122,4 @@ impl AdamW {
             }
         }
     }
-}
-
-fn sizes(squares: Vec<(&'static str, Tensor<1>, Tensor<1>)>) -> BTreeMap<&'static str, UpdateSize> {
-    let mut sizes = BTreeMap::<_, UpdateSize>::new();
-    if squares.is_empty() {
-        return sizes;
-    }
-    let groups: Vec<_> = squares.iter().map(|(group, ..)| *group).collect();
-    let all = squares.into_iter().flat_map(|(_, update, parameter)| [update, parameter]).collect();
-    let values: Vec<f32> =
-        Tensor::cat(all, 0).into_data().convert::<f32>().try_into_vec().expect("converted to f32 just now");
-    for (group, pair) in groups.into_iter().zip(values.chunks_exact(2)) {
-        let size = sizes.entry(group).or_default();
-        size.update += f64::from(pair[0]);
-        size.parameter += f64::from(pair[1]);
-    }
-    for size in sizes.values_mut() {
-        size.update = size.update.sqrt();
-        size.parameter = size.parameter.sqrt();
-    }
-    sizes
 }

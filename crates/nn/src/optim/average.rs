@@ -1,6 +1,7 @@
 //! Exponential moving average of a network's weights (the teacher of Mean Teacher).
 
 use burn::module::Module;
+use trimtab_kernels::tensor as kernels;
 
 use crate::params::{Flat, is_buffer, map};
 
@@ -15,11 +16,19 @@ pub enum Buffers {
 
 /// `average = decay average + (1 - decay) live`; `decay` 0 copies.
 pub fn average<M: Module>(averaged: M, live: &Flat, decay: f64, buffers: Buffers) -> M {
-    map(averaged, &mut |path, old| {
-        let Some(new) = live.get(path).cloned() else { return old };
-        if decay == 0.0 || (buffers == Buffers::Copy && is_buffer(path)) {
-            return new;
+    let (mut paths, mut pairs) = (Vec::new(), Vec::new());
+    // What is averaged is taken out, so that it can be changed in place; the live value stands in meanwhile.
+    let averaged = map(averaged, &mut |path, old| {
+        let Some(new) = live.get(path) else { return old };
+        if decay != 0.0 && !(buffers == Buffers::Copy && is_buffer(path)) {
+            paths.push(path.to_owned());
+            pairs.push((old, new.clone()));
         }
-        old * decay + new * (1.0 - decay)
-    })
+        new.clone()
+    });
+    if paths.is_empty() {
+        return averaged;
+    }
+    let mut changed: Flat = paths.into_iter().zip(kernels::average(pairs, decay)).collect();
+    map(averaged, &mut |path, other| changed.remove(path).unwrap_or(other))
 }
