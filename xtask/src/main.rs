@@ -7,6 +7,11 @@ mod goldens;
 use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
+use trimtab_kernels::alloc::Recycler;
+
+/// What `trimtab` itself runs with, so that the benchmark measures it too.
+#[global_allocator]
+static ALLOCATOR: Recycler = Recycler;
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
@@ -19,8 +24,9 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Times a whole training step of the 2-D U-Net, beside PyTorch where it is given.
-    Bench(bench::Args),
+    /// Times operators and training steps, beside PyTorch where it is given.
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// Writes the generated pages; with --check says what is out of date, and which links lead nowhere.
     Docs(docs::Args),
     /// Runs the programs in goldens/ that write a .json and says which values changed.
@@ -29,7 +35,7 @@ enum Task {
 
 fn main() -> std::process::ExitCode {
     let outcome = match Cli::parse().task {
-        Task::Bench(args) => bench::run(&args),
+        Task::Bench(bench) => bench::run(&bench),
         Task::Docs(args) => docs::run(&args),
         Task::Goldens(args) => goldens::run(&args),
     };
