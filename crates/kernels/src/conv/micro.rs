@@ -72,9 +72,10 @@ impl Kernels {
         match isa {
             // 24 of 32 registers hold sums.
             Isa::Avx512 => Self { isa, lanes: 16, rows: 8, columns: 3 },
-            // 12 of 16 registers.
-            Isa::Avx2 => Self { isa, lanes: 8, rows: 4, columns: 3 },
-            Isa::Portable => Self { isa, lanes: Portable::LANES, rows: 4, columns: 3 },
+            // 12 of 16 registers; with 4 x 3 the compiler runs out of them.
+            Isa::Avx2 => Self { isa, lanes: 8, rows: 6, columns: 2 },
+            // 8 of 16, for the products need room too.
+            Isa::Portable => Self { isa, lanes: Portable::LANES, rows: 4, columns: 2 },
         }
     }
 
@@ -92,7 +93,7 @@ impl Kernels {
                 Isa::Avx512 => product_avx512(p),
                 #[cfg(target_arch = "x86_64")]
                 Isa::Avx2 => product_avx2(p),
-                _ => product::<Portable>(p, 4),
+                _ => product::<Portable, 2>(p, 4),
             }
         }
     }
@@ -109,7 +110,7 @@ impl Kernels {
                 Isa::Avx512 => dots_avx512(p),
                 #[cfg(target_arch = "x86_64")]
                 Isa::Avx2 => dots_avx2(p),
-                _ => dots::<Portable>(p, 4),
+                _ => dots::<Portable, 2>(p, 4),
             }
         }
     }
@@ -127,44 +128,46 @@ impl Kernels {
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
 unsafe fn product_avx512(p: &mut Product) {
-    unsafe { product::<Avx512>(p, 8) }
+    unsafe { product::<Avx512, 3>(p, 8) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 unsafe fn product_avx2(p: &mut Product) {
-    unsafe { product::<Avx2>(p, 4) }
+    unsafe { product::<Avx2, 2>(p, 6) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
 unsafe fn dots_avx512(p: &mut Dots) {
-    unsafe { dots::<Avx512>(p, 8) }
+    unsafe { dots::<Avx512, 3>(p, 8) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 unsafe fn dots_avx2(p: &mut Dots) {
-    unsafe { dots::<Avx2>(p, 4) }
+    unsafe { dots::<Avx2, 2>(p, 6) }
 }
 
 /// # Safety
 /// The lengths must fit as [`Kernels::product`] checks, the instruction set be there.
 #[inline(always)]
-unsafe fn product<S: Simd>(p: &mut Product, most: usize) {
+unsafe fn product<S: Simd, const COLUMNS: usize>(p: &mut Product, most: usize) {
     let vectors = p.bases.len();
     let mut v = 0;
     while v < vectors {
         let left = vectors - v;
         // A single row needs many vectors to keep the multipliers busy.
         let wide = p.rows < 4 && left >= 8;
-        let columns = if wide { 8 } else { left.min(3) };
+        let columns = if wide { 8 } else { left.min(COLUMNS) };
         for (row, height) in blocks(p.rows, most) {
             unsafe {
                 match (height, columns) {
                     (8, 3) => tile::<S, 8, 3>(p, row, v),
                     (8, 2) => tile::<S, 8, 2>(p, row, v),
                     (8, 1) => tile::<S, 8, 1>(p, row, v),
+                    (6, 2) => tile::<S, 6, 2>(p, row, v),
+                    (6, 1) => tile::<S, 6, 1>(p, row, v),
                     (4, 3) => tile::<S, 4, 3>(p, row, v),
                     (4, 2) => tile::<S, 4, 2>(p, row, v),
                     (4, 1) => tile::<S, 4, 1>(p, row, v),
@@ -221,18 +224,20 @@ unsafe fn tile<S: Simd, const R: usize, const C: usize>(p: &mut Product, row: us
 /// # Safety
 /// The lengths must fit as [`Kernels::dots`] checks, the instruction set be there.
 #[inline(always)]
-unsafe fn dots<S: Simd>(p: &mut Dots, most: usize) {
+unsafe fn dots<S: Simd, const COLUMNS: usize>(p: &mut Dots, most: usize) {
     let taps = p.distance.len();
     for (row, height) in blocks(p.rows, most) {
         let mut k = 0;
         while k < taps {
             let left = taps - k;
-            let columns = if height == 1 && left >= 7 { 7 } else { left.min(3) };
+            let columns = if height == 1 && left >= 7 { 7 } else { left.min(COLUMNS) };
             unsafe {
                 match (height, columns) {
                     (8, 3) => dot_tile::<S, 8, 3>(p, row, k),
                     (8, 2) => dot_tile::<S, 8, 2>(p, row, k),
                     (8, 1) => dot_tile::<S, 8, 1>(p, row, k),
+                    (6, 2) => dot_tile::<S, 6, 2>(p, row, k),
+                    (6, 1) => dot_tile::<S, 6, 1>(p, row, k),
                     (4, 3) => dot_tile::<S, 4, 3>(p, row, k),
                     (4, 2) => dot_tile::<S, 4, 2>(p, row, k),
                     (4, 1) => dot_tile::<S, 4, 1>(p, row, k),
