@@ -20,7 +20,6 @@ static ALLOCATOR: Recycler = Recycler;
 
 fn main() -> std::process::ExitCode {
     let command = Cli::parse().command;
-    share_the_work();
     // A panic is a fault of ours: its message is out already, and the exit code is the documented one.
     let result = std::panic::catch_unwind(AssertUnwindSafe(|| run(command)));
     match result.unwrap_or_else(|_| Err(Failure::internal())) {
@@ -42,6 +41,9 @@ fn share_the_work() {
 }
 
 fn run(command: Command) -> Result<u8, Failure> {
+    if matches!(command, Command::Train(_) | Command::Eval(_) | Command::Predict(_)) {
+        share_the_work();
+    }
     match command {
         Command::Init(args) => commands::init::run(&args),
         Command::Train(args) => commands::train::run(&args),

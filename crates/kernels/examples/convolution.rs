@@ -23,12 +23,12 @@ fn solid(channels: usize, size: usize) -> Conv {
     Conv { size: [size; 3], kernel: [3; 3], padding: [1; 3], ..plain(1, channels, channels, size, 3) }
 }
 
-fn main() {
-    let threads = std::env::args().nth(1).map_or(2, |t| t.parse().expect("a number of threads"));
-    rayon::ThreadPoolBuilder::new()
-        .num_threads(threads)
-        .build_global()
-        .expect("the first pool of the program");
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let threads = match std::env::args().nth(1) {
+        Some(given) => given.parse().map_err(|e| format!("`{given}` is no number of threads: {e}"))?,
+        None => 2,
+    };
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
     println!("GFLOP/s (milliseconds), medians of 9          forward         by input        by weight");
     for (name, c) in [
         ("3x3, 64 channels, 4 x 128²", plain(4, 64, 64, 128, 3)),
@@ -79,4 +79,5 @@ fn main() {
         let by_weight = part(&mut || conv::backward_weight(&c, &x, &dy, &mut dw));
         println!("{name:45} {forward:15} {by_input:15} {by_weight:15}");
     }
+    Ok(())
 }

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use trimtab_nn::models::unet2d::STRIDE;
+
 use super::kernels::{unet_gflop, unet2d};
 use super::torch::Torch;
 
@@ -27,6 +29,9 @@ pub struct Args {
 
 /// Times and prints.
 pub fn run(args: &Args) -> crate::Outcome {
+    if let Some(size) = args.size.iter().find(|size| **size == 0 || !size.is_multiple_of(STRIDE)) {
+        return Err(format!("--size {size}: the U-Net takes multiples of {STRIDE}").into());
+    }
     println!("| threads | batch | size | Trimtab, ms | GFLOP/s | ns a pixel | PyTorch, ms | ratio |");
     println!("|---|---|---|---|---|---|---|---|");
     for &threads in &args.threads {

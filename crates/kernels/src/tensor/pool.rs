@@ -177,35 +177,36 @@ fn resize_by_axes<const D: usize>(x: Tensor<D>, output: &[usize], mode: Mode) ->
     })
 }
 
+/// The geometry, if the kernels take `x` and the padding is the same on either side.
 #[cfg(feature = "flex")]
-fn max_geometry<const D: usize, const N: usize>(x: &Tensor<D>, options: &MaxPoolOptions<N>) -> Option<Pool> {
-    let symmetric = options.padding.iter().all(|(before, after)| before == after);
+fn geometry<const D: usize, const N: usize>(
+    x: &Tensor<D>,
+    kernel: [usize; N],
+    stride: [usize; N],
+    padding: [(usize, usize); N],
+    dilation: [usize; N],
+    ceil_mode: bool,
+) -> Option<Pool> {
+    let symmetric = padding.iter().all(|(before, after)| before == after);
     (super::glue::takes(x) && symmetric).then(|| Pool {
         planes: x.dims()[0] * x.dims()[1],
         size: three(&x.dims()[2..], 1),
-        kernel: three(&options.kernel_size, 1),
-        stride: three(&options.stride, 1),
-        padding: three(&options.padding.map(|p| p.0), 0),
-        dilation: three(&options.dilation, 1),
-        ceil_mode: options.ceil_mode,
+        kernel: three(&kernel, 1),
+        stride: three(&stride, 1),
+        padding: three(&padding.map(|p| p.0), 0),
+        dilation: three(&dilation, 1),
+        ceil_mode,
     })
 }
 
 #[cfg(feature = "flex")]
-fn average_geometry<const D: usize, const N: usize>(
-    x: &Tensor<D>,
-    options: &AvgPoolOptions<N>,
-) -> Option<Pool> {
-    let symmetric = options.padding.iter().all(|(before, after)| before == after);
-    (super::glue::takes(x) && symmetric).then(|| Pool {
-        planes: x.dims()[0] * x.dims()[1],
-        size: three(&x.dims()[2..], 1),
-        kernel: three(&options.kernel_size, 1),
-        stride: three(&options.stride, 1),
-        padding: three(&options.padding.map(|p| p.0), 0),
-        dilation: [1; 3],
-        ceil_mode: options.ceil_mode,
-    })
+fn max_geometry<const D: usize, const N: usize>(x: &Tensor<D>, o: &MaxPoolOptions<N>) -> Option<Pool> {
+    geometry(x, o.kernel_size, o.stride, o.padding, o.dilation, o.ceil_mode)
+}
+
+#[cfg(feature = "flex")]
+fn average_geometry<const D: usize, const N: usize>(x: &Tensor<D>, o: &AvgPoolOptions<N>) -> Option<Pool> {
+    geometry(x, o.kernel_size, o.stride, o.padding, [1; N], o.ceil_mode)
 }
 
 #[cfg(feature = "flex")]

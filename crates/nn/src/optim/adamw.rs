@@ -6,7 +6,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use trimtab_kernels::tensor::{AdamWUpdate, adamw};
 
-use crate::params::{Flat, map};
+use crate::params::{Flat, copy, map};
 
 /// Constants of [`AdamW`]; defaults as PyTorch's.
 pub use trimtab_kernels::optimizer::AdamW as AdamWConfig;
@@ -87,12 +87,12 @@ impl AdamW {
                 size.parameter = size.parameter.sqrt();
             }
         }
-        let mut changed = BTreeMap::new();
+        let mut changed = Flat::new();
         for (path, u) in paths.into_iter().zip(updates) {
             changed.insert(path.clone(), u.parameter);
             self.moments.insert(path, Moments { updates: u.updates, mean: u.mean, square: u.square });
         }
-        (map(module, &mut |path, other| changed.remove(path).unwrap_or(other)), sizes)
+        (copy(module, &changed), sizes)
     }
 
     /// The state as `exp_avg.<path>`, `exp_avg_sq.<path>` and `step.<path>` (one value): PyTorch's names.

@@ -3,7 +3,7 @@
 use burn::module::Module;
 use trimtab_kernels::tensor as kernels;
 
-use crate::params::{Flat, is_buffer, map};
+use crate::params::{Flat, copy, is_buffer, map};
 
 /// What happens to buffers (running statistics of norms) in an average.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,9 +26,5 @@ pub fn average<M: Module>(averaged: M, live: &Flat, decay: f64, buffers: Buffers
         }
         new.clone()
     });
-    if paths.is_empty() {
-        return averaged;
-    }
-    let mut changed: Flat = paths.into_iter().zip(kernels::average(pairs, decay)).collect();
-    map(averaged, &mut |path, other| changed.remove(path).unwrap_or(other))
+    copy(averaged, &paths.into_iter().zip(kernels::average(pairs, decay)).collect())
 }
