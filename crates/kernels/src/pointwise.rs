@@ -18,8 +18,7 @@ const TASK: usize = 1 << 15;
 pub fn gelu(x: &[f32], y: &mut [f32]) {
     assert_eq!(y.len(), x.len(), "y");
     let (isa, y) = (Isa::current(), Shared::new(y));
-    par::for_each(x.len().div_ceil(TASK), |task| {
-        let range = task * TASK..x.len().min((task + 1) * TASK);
+    par::for_blocks(x.len(), TASK, |range| {
         // SAFETY: tasks do not overlap.
         gelu_part(isa, &x[range.clone()], unsafe { y.slice(range) });
     });
@@ -33,8 +32,7 @@ pub fn gelu_backward(x: &[f32], dy: &[f32], dx: &mut [f32]) {
     assert_eq!(dy.len(), x.len(), "dy");
     assert_eq!(dx.len(), x.len(), "dx");
     let (isa, dx) = (Isa::current(), Shared::new(dx));
-    par::for_each(x.len().div_ceil(TASK), |task| {
-        let range = task * TASK..x.len().min((task + 1) * TASK);
+    par::for_blocks(x.len(), TASK, |range| {
         // SAFETY: tasks do not overlap.
         gelu_backward_part(isa, &x[range.clone()], &dy[range.clone()], unsafe { dx.slice(range) });
     });
@@ -102,14 +100,11 @@ pub fn scaled_residual(batch: usize, inner: usize, x: &[f32], y: &[f32], scale: 
     assert_eq!(z.len(), x.len(), "z");
     let (isa, z) = (Isa::current(), Shared::new(z));
     let planes = batch * scale.len();
-    let together = TASK.div_ceil(inner.max(1));
-    par::for_each(planes.div_ceil(together), |task| {
-        for plane in task * together..planes.min((task + 1) * together) {
-            let range = plane * inner..(plane + 1) * inner;
-            // SAFETY: tasks do not overlap.
-            let z = unsafe { z.slice(range.clone()) };
-            add_scaled(isa, &x[range.clone()], &y[range], scale[plane % scale.len()], z);
-        }
+    par::spread(planes, inner, TASK, |plane| {
+        let range = plane * inner..(plane + 1) * inner;
+        // SAFETY: planes do not overlap.
+        let z = unsafe { z.slice(range.clone()) };
+        add_scaled(isa, &x[range.clone()], &y[range], scale[plane % scale.len()], z);
     });
 }
 
@@ -140,16 +135,13 @@ pub fn scaled_residual_backward(
     assert_eq!(y.len(), batch * scale.len() * inner, "y");
     let (isa, dy) = (Isa::current(), Shared::new(dy));
     let planes = batch * scale.len();
-    let together = TASK.div_ceil(inner.max(1));
     scratch::with(planes, |sums| {
         let shared = Shared::new(sums);
-        par::for_each(planes.div_ceil(together), |task| {
-            for plane in task * together..planes.min((task + 1) * together) {
-                let range = plane * inner..(plane + 1) * inner;
-                // SAFETY: tasks do not overlap.
-                let (dy, sum) = unsafe { (dy.slice(range.clone()), shared.slice(plane..plane + 1)) };
-                sum[0] = scale_and_dot(isa, &y[range.clone()], &dz[range], scale[plane % scale.len()], dy);
-            }
+        par::spread(planes, inner, TASK, |plane| {
+            let range = plane * inner..(plane + 1) * inner;
+            // SAFETY: planes do not overlap.
+            let (dy, sum) = unsafe { (dy.slice(range.clone()), shared.slice(plane..plane + 1)) };
+            sum[0] = scale_and_dot(isa, &y[range.clone()], &dz[range], scale[plane % scale.len()], dy);
         });
         for (channel, dscale) in dscale.iter_mut().enumerate() {
             let of_channel = sums.iter().skip(channel).step_by(scale.len());

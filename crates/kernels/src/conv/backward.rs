@@ -102,8 +102,7 @@ pub(super) fn weight(c: &Conv, x: &[f32], dy: &[f32], dweight: &mut [f32]) {
             let (isa, partial) = (Isa::current(), &*partial);
             let to = Shared::new(dweight);
             const BLOCK: usize = 1 << 15;
-            par::for_each(len.div_ceil(BLOCK), |task| {
-                let range = task * BLOCK..len.min((task + 1) * BLOCK);
+            par::for_blocks(len, BLOCK, |range| {
                 // SAFETY: tasks do not overlap.
                 let to = unsafe { to.slice(range.clone()) };
                 to.copy_from_slice(&partial[range.clone()]);
@@ -147,17 +146,13 @@ pub(super) fn bias(batch: usize, positions: usize, dy: &[f32], dbias: &mut [f32]
     let channels = dbias.len();
     let isa = Isa::current();
     let to = Shared::new(dbias);
-    // Few channels a task where planes are small.
-    let block = (4096 / positions.max(1)).clamp(1, channels.max(1));
-    par::for_each(channels.div_ceil(block), |task| {
-        for channel in task * block..((task + 1) * block).min(channels) {
-            let sum: f64 = (0..batch)
-                .map(|image| sum(isa, &dy[(image * channels + channel) * positions..][..positions]))
-                .sum();
-            // SAFETY: each channel belongs to one task.
-            let to = unsafe { to.slice(channel..channel + 1) };
-            to[0] = sum as f32;
-        }
+    par::spread(channels, positions, 4096, |channel| {
+        let sum: f64 = (0..batch)
+            .map(|image| sum(isa, &dy[(image * channels + channel) * positions..][..positions]))
+            .sum();
+        // SAFETY: each channel is met once.
+        let to = unsafe { to.slice(channel..channel + 1) };
+        to[0] = sum as f32;
     });
 }
 

@@ -47,8 +47,7 @@ const TASK: usize = 1 << 16;
 pub fn activation(activation: Activation, x: &[f32], y: &mut [f32]) {
     assert_eq!(y.len(), x.len(), "y");
     let (isa, slope, y) = (Isa::current(), activation.slope(), Shared::new(y));
-    par::for_each(x.len().div_ceil(TASK), |task| {
-        let range = task * TASK..x.len().min((task + 1) * TASK);
+    par::for_blocks(x.len(), TASK, |range| {
         // SAFETY: tasks do not overlap.
         forward(isa, slope, &x[range.clone()], unsafe { y.slice(range) });
     });
@@ -64,8 +63,7 @@ pub fn activation_backward(activation: Activation, y: &[f32], dy: &[f32], dx: &m
     assert_eq!(dy.len(), y.len(), "dy");
     assert_eq!(dx.len(), y.len(), "dx");
     let (isa, slope, dx) = (Isa::current(), activation.slope(), Shared::new(dx));
-    par::for_each(y.len().div_ceil(TASK), |task| {
-        let range = task * TASK..y.len().min((task + 1) * TASK);
+    par::for_blocks(y.len(), TASK, |range| {
         // SAFETY: tasks do not overlap.
         backward(isa, slope, &y[range.clone()], &dy[range.clone()], unsafe { dx.slice(range) });
     });

@@ -46,12 +46,8 @@ pub fn batch_train(
     mean: &mut [f32],
     variance: &mut [f32],
 ) {
-    assert_eq!(x.len(), shape.elements(), "x");
-    assert_eq!(weight.len(), shape.channels, "weight");
-    assert_eq!(bias.len(), shape.channels, "bias");
+    check(shape, x, weight, bias, mean, variance);
     assert_eq!(y.len(), x.len(), "y");
-    assert_eq!(mean.len(), shape.channels, "mean");
-    assert_eq!(variance.len(), shape.channels, "variance");
     let (isa, slope) = (Isa::current(), activation.slope());
     let (y, means, variances) = (Shared::new(y), Shared::new(mean), Shared::new(variance));
     let first = |part: &Part| {
@@ -155,11 +151,7 @@ pub fn batch_eval(
     variance: &[f32],
     y: &mut [f32],
 ) {
-    assert_eq!(x.len(), shape.elements(), "x");
-    assert_eq!(weight.len(), shape.channels, "weight");
-    assert_eq!(bias.len(), shape.channels, "bias");
-    assert_eq!(mean.len(), shape.channels, "mean");
-    assert_eq!(variance.len(), shape.channels, "variance");
+    check(shape, x, weight, bias, mean, variance);
     assert_eq!(y.len(), x.len(), "y");
     let (isa, slope, y) = (Isa::current(), activation.slope(), Shared::new(y));
     let nothing = |_: &Part| [];
@@ -242,6 +234,15 @@ unsafe fn write(channel: usize, rstd: f64, sums: [f64; 2], dweight: Shared<'_>, 
     }
 }
 
+/// What forward and backward take alike.
+fn check(shape: Shape, x: &[f32], weight: &[f32], bias: &[f32], mean: &[f32], variance: &[f32]) {
+    assert_eq!(x.len(), shape.elements(), "x");
+    assert_eq!(weight.len(), shape.channels, "weight");
+    assert_eq!(bias.len(), shape.channels, "bias");
+    assert_eq!(mean.len(), shape.channels, "mean");
+    assert_eq!(variance.len(), shape.channels, "variance");
+}
+
 #[expect(clippy::too_many_arguments, reason = "a kernel's operands")]
 fn check_backward(
     shape: Shape,
@@ -255,11 +256,7 @@ fn check_backward(
     dweight: &[f32],
     dbias: &[f32],
 ) {
-    assert_eq!(x.len(), shape.elements(), "x");
-    assert_eq!(weight.len(), shape.channels, "weight");
-    assert_eq!(bias.len(), shape.channels, "bias");
-    assert_eq!(mean.len(), shape.channels, "mean");
-    assert_eq!(variance.len(), shape.channels, "variance");
+    check(shape, x, weight, bias, mean, variance);
     assert_eq!(dy.len(), x.len(), "dy");
     assert_eq!(dx.map_or(x.len(), <[f32]>::len), x.len(), "dx");
     assert_eq!(dweight.len(), shape.channels, "dweight");

@@ -12,6 +12,15 @@ fn backward_tasks(items: usize, elements: usize) -> usize {
     (elements / TASK).min(items).clamp(1, 32)
 }
 
+/// What forward and backward take alike: `rows` means over `len` elements each.
+fn check(rows: usize, len: usize, x: &[f32], weight: &[f32], bias: &[f32], mean: &[f32], rstd: &[f32]) {
+    assert_eq!(x.len(), rows * len, "x");
+    assert_eq!(weight.len(), len, "weight");
+    assert_eq!(bias.len(), len, "bias");
+    assert_eq!(mean.len(), rows, "mean");
+    assert_eq!(rstd.len(), rows, "rstd");
+}
+
 /// Adds up what the tasks have `kept`: each dweight, then dbias.
 fn add_up(kept: &[f32], dweight: &mut [f32], dbias: &mut [f32]) {
     let len = dweight.len();
@@ -46,17 +55,11 @@ pub fn layer(
     rstd: &mut [f32],
 ) {
     assert!(len > 0, "len");
-    assert_eq!(x.len(), rows * len, "x");
-    assert_eq!(weight.len(), len, "weight");
-    assert_eq!(bias.len(), len, "bias");
+    check(rows, len, x, weight, bias, mean, rstd);
     assert_eq!(y.len(), x.len(), "y");
-    assert_eq!(mean.len(), rows, "mean");
-    assert_eq!(rstd.len(), rows, "rstd");
     let (isa, slope) = (Isa::current(), activation.slope());
     let (y, mean, rstd) = (Shared::new(y), Shared::new(mean), Shared::new(rstd));
-    let together = TASK.div_ceil(len);
-    par::for_each(rows.div_ceil(together), |task| {
-        let rows = task * together..rows.min((task + 1) * together);
+    par::for_blocks(rows, TASK.div_ceil(len), |rows| {
         let range = rows.start * len..rows.end * len;
         // SAFETY: tasks do not overlap.
         let (y, mean, rstd) = unsafe { (y.slice(range.clone()), mean.slice(rows.clone()), rstd.slice(rows)) };
@@ -115,11 +118,7 @@ pub fn layer_backward(
     dbias: &mut [f32],
 ) {
     assert!(len > 0, "len");
-    assert_eq!(x.len(), rows * len, "x");
-    assert_eq!(weight.len(), len, "weight");
-    assert_eq!(bias.len(), len, "bias");
-    assert_eq!(mean.len(), rows, "mean");
-    assert_eq!(rstd.len(), rows, "rstd");
+    check(rows, len, x, weight, bias, mean, rstd);
     assert_eq!(dy.len(), x.len(), "dy");
     assert_eq!(dx.as_deref().map_or(x.len(), <[f32]>::len), x.len(), "dx");
     assert_eq!(dweight.len(), len, "dweight");
@@ -263,16 +262,12 @@ pub fn layer_channels(
         return layer(batch, channels, epsilon, activation, x, weight, bias, y, mean, rstd);
     }
     assert!(channels > 0, "channels");
-    assert_eq!(x.len(), shape.elements(), "x");
-    assert_eq!(weight.len(), channels, "weight");
-    assert_eq!(bias.len(), channels, "bias");
+    check(batch * inner, channels, x, weight, bias, mean, rstd);
     assert_eq!(y.len(), x.len(), "y");
-    assert_eq!(mean.len(), batch * inner, "mean");
-    assert_eq!(rstd.len(), batch * inner, "rstd");
     let (isa, slope) = (Isa::current(), activation.slope());
     let (positions, blocks) = blocks(shape);
     let (y, mean, rstd) = (Shared::new(y), Shared::new(mean), Shared::new(rstd));
-    plane::spread(batch * blocks, channels * positions.min(inner), |block| {
+    par::spread(batch * blocks, channels * positions.min(inner), TASK, |block| {
         let (b, p) = (block / blocks, block % blocks * positions);
         let range = b * inner + p..b * inner + inner.min(p + positions);
         let at = b * channels * inner + p;
@@ -363,11 +358,7 @@ pub fn layer_channels_backward(
         );
     }
     assert!(channels > 0, "channels");
-    assert_eq!(x.len(), shape.elements(), "x");
-    assert_eq!(weight.len(), channels, "weight");
-    assert_eq!(bias.len(), channels, "bias");
-    assert_eq!(mean.len(), batch * inner, "mean");
-    assert_eq!(rstd.len(), batch * inner, "rstd");
+    check(batch * inner, channels, x, weight, bias, mean, rstd);
     assert_eq!(dy.len(), x.len(), "dy");
     assert_eq!(dx.as_deref().map_or(x.len(), <[f32]>::len), x.len(), "dx");
     assert_eq!(dweight.len(), channels, "dweight");

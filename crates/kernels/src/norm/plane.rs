@@ -298,14 +298,6 @@ pub(super) fn parts(regions: usize, len: usize) -> usize {
     WANTED_TASKS.div_ceil(regions.max(1)).min(len / TASK).max(1)
 }
 
-/// Calls `f` with `0..items`, on several threads if `len` elements an item are worth it.
-pub(super) fn spread(items: usize, len: usize, f: impl Fn(usize) + Sync + Send) {
-    let together = TASK.div_ceil(len.max(1));
-    par::for_each(items.div_ceil(together), |task| {
-        (task * together..items.min((task + 1) * together)).for_each(&f);
-    });
-}
-
 /// Reduces each region with `first` and `join`, then calls `second` with the region's total.
 ///
 /// An undivided region goes through both on the same thread, so that `second` finds it in the cache. A region has at
@@ -323,7 +315,7 @@ pub(super) fn two_passes<const N: usize>(
         Part { region: task / parts, index, range: par::part(len, parts, index) }
     };
     if parts == 1 {
-        spread(regions, len, |region| {
+        par::spread(regions, len, TASK, |region| {
             let part = part(region);
             second(&part, first(&part));
         });
