@@ -22,9 +22,10 @@ pub struct Args {
 /// Writes or checks.
 pub fn run(args: &Args) -> Outcome {
     let mut problems = Vec::new();
-    for entry in recipes::ALL {
-        let path = root().join("docs").join(format!("settings-{}.md", entry.name));
-        let page = settings_page(entry);
+    let settings =
+        recipes::ALL.iter().map(|entry| (format!("settings-{}.md", entry.name), settings_page(entry)));
+    for (name, page) in settings.chain([("rules.md".to_owned(), rules_page())]) {
+        let path = root().join("docs").join(name);
         if !args.check {
             fs::write(&path, page)?;
         } else if fs::read_to_string(&path).unwrap_or_default() != page {
@@ -62,6 +63,42 @@ fn settings_page(entry: &recipes::Entry) -> String {
         let only = row.only_with.map(|c| format!(" Only with `{c}`.")).unwrap_or_default();
         let default = if row.value.is_empty() { "not given".to_owned() } else { format!("`{}`", row.value) };
         let _ = writeln!(page, "| `{name}` | {default} | {} | {}{only} |", row.accepted, row.doc);
+    }
+    page
+}
+
+/// The rules with their pages, the causes, the formats and the facts.
+fn rules_page() -> String {
+    let mut page = "# Rules, causes, formats, facts\n\nGenerated from the program.\n\n## Rules\n\n\
+                    Each name leads to its page: what it detects, when it fires and stays quiet (those tables are run as tests), what helps.\n\n\
+                    | rule | usual severity | what |\n|---|---|---|\n"
+        .to_owned();
+    for meta in trimtab_doctor::RULES.iter().map(|rule| rule.meta()) {
+        let file = meta.id.replace('-', "_");
+        let _ = writeln!(
+            page,
+            "| [{}](../crates/doctor/src/rules/{file}.md) | {} | {} |",
+            meta.id,
+            meta.severity.name(),
+            meta.summary
+        );
+    }
+    page += "\n## Causes\n\n| cause | explains | what would decide |\n|---|---|---|\n";
+    for cause in trimtab_doctor::causes::CAUSES {
+        let mut rules: Vec<&(&str, f64)> = cause.explains.iter().collect();
+        rules.sort_by(|a, b| b.1.total_cmp(&a.1));
+        let rules: Vec<String> = rules.iter().map(|(rule, weight)| format!("{rule} {weight}")).collect();
+        let _ = writeln!(page, "| {} | {} | {} |", cause.summary, rules.join(", "), cause.experiment);
+    }
+    page += "\n## Formats\n\n| format | what |\n|---|---|\n";
+    for format in trimtab_logs::FORMATS {
+        let _ = writeln!(page, "| `{}` | {} |", format.id, format.summary.replace('|', "\\|"));
+    }
+    page += "\n## Facts\n\nWhat a configuration declares, under one name whatever the framework calls it. Remedies are changes of \
+             these; `--config` can give those that a log does not have. A last part may name a group: \
+             `optim.learning_rate.backbone`.\n\n| fact | kind | meaning |\n|---|---|---|\n";
+    for key in trimtab_signals::keys::ALL {
+        let _ = writeln!(page, "| `{}` | {} | {} |", key.name, key.kind, key.meaning);
     }
     page
 }

@@ -2,6 +2,7 @@
 
 mod bench;
 mod docs;
+mod doctor;
 mod goldens;
 
 use std::path::{Path, PathBuf};
@@ -29,6 +30,8 @@ enum Task {
     Bench(bench::Bench),
     /// Writes the generated pages; with --check says what is out of date, and which links lead nowhere.
     Docs(docs::Args),
+    /// Judges the doctor on runs with a known outcome and writes docs/doctor-accuracy.md.
+    Doctor(doctor::Args),
     /// Runs the programs in goldens/ that write a .json and says which values changed.
     Goldens(goldens::Args),
 }
@@ -37,6 +40,7 @@ fn main() -> std::process::ExitCode {
     let outcome = match Cli::parse().task {
         Task::Bench(bench) => bench::run(&bench),
         Task::Docs(args) => docs::run(&args),
+        Task::Doctor(args) => doctor::run(&args),
         Task::Goldens(args) => goldens::run(&args),
     };
     match outcome {

@@ -1,6 +1,8 @@
 //! Arguments as typed.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use trimtab_data::synth::MicrographConfig;
@@ -10,8 +12,8 @@ use trimtab_data::synth::MicrographConfig;
 #[command(
     name = "trimtab",
     version,
-    about = "Stable training of segmentation networks",
-    after_help = "Exit codes: 0 done, 1 internal error, 2 wrong usage, settings or data, 3 stopped by an expectation, 130 interrupted.",
+    about = "Stable training of segmentation networks, and a doctor for the training of any",
+    after_help = "Exit codes: 0 done, 1 internal error, 2 wrong usage, settings or data, 3 stopped by an expectation or a critical finding, 130 interrupted.",
     arg_required_else_help = true
 )]
 pub struct Cli {
@@ -29,6 +31,16 @@ pub enum Command {
     Eval(EvalArgs),
     /// Predict whole images with the best weights of a run
     Predict(PredictArgs),
+    /// Name what is wrong with training runs, from the logs of any framework
+    Diagnose(DiagnoseArgs),
+    /// Diagnose a log while it is being written
+    Watch(WatchArgs),
+    /// Two runs side by side: settings, rate per sample, curves, and what could explain the difference
+    Compare(CompareArgs),
+    /// The page of a rule: what it detects, when it fires and stays quiet, what helps
+    Explain(ExplainArgs),
+    /// List the rules
+    Rules(RulesArgs),
     /// Look at data before training
     #[command(subcommand)]
     Data(DataCommand),
@@ -130,6 +142,110 @@ pub struct PredictArgs {
     /// cpu, or cuda:0, wgpu, vulkan … where built in
     #[arg(long, default_value = "cpu")]
     pub device: String,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Reads run directories of trimtab, TensorBoard, Lightning, Keras, Hugging Face, W&B (offline), MMEngine, nnU-Net, Detectron2,\nUltralytics, CSV, JSON lines and plain text, also gzipped, zipped or in UTF-16. The format is recognised by content.\n\nExit codes: 0 nothing critical, 3 something critical, 2 nothing readable.\n\nExamples:\n  trimtab diagnose lightning_logs/version_3\n  trimtab diagnose runs/ --format md > runs.md\n  trimtab diagnose train.log --pattern 'ep (?P<epoch>\\d+) .* L=(?P<loss>\\S+) D=(?P<val_dice>\\S+)'\n  trimtab diagnose runs/a --json | jq .causes\n\nA file for --config (TOML), every key optional:\n  metric = \"val/dice\"          the metric that decides, as logged or as a signal\n  higher_is_better = true      where its name does not say\n  chance = 0.33                what it scores without having learned anything\n  disabled = [\"plateau\"]       rules not to apply\n  pattern = '...'              as --pattern\n  [facts]                      what the log does not say\n  \"data.class_counts\" = [459, 91]\n  \"reference.learning_rate\" = 2.5e-4\n  \"reference.batch_size\" = 8"
+)]
+pub struct DiagnoseArgs {
+    /// Log files, run folders, or folders of many runs
+    #[arg(required = true)]
+    pub paths: Vec<PathBuf>,
+    /// One JSON object on standard output
+    #[arg(long)]
+    pub json: bool,
+    /// How to write it
+    #[arg(long, default_value = "text", value_parser = ["text", "md"], conflicts_with = "json")]
+    pub format: String,
+    /// With what is only worth knowing, and what could not be applied
+    #[arg(long, short)]
+    pub verbose: bool,
+    #[command(flatten)]
+    pub doctor: DoctorArgs,
+}
+
+/// What a user can tell the doctor.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Settings of the doctor (TOML)
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Regular expression for lines of a plain text log: named groups step or epoch, every other group is a metric
+    #[arg(long, value_name = "REGEX")]
+    pub pattern: Option<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The command of --on is run by the shell for each new finding of that severity or a higher one, with TRIMTAB_RUN,\nTRIMTAB_RULE, TRIMTAB_SEVERITY, TRIMTAB_STEP, TRIMTAB_MESSAGE and TRIMTAB_CAUSE in its environment.\n\nExamples:\n  trimtab watch train.log\n  trimtab watch runs/a --every 30s --on critical 'notify-send \"$TRIMTAB_MESSAGE\"'\n  trimtab watch runs/a --stop && echo fine || kill $TRAINING"
+)]
+pub struct WatchArgs {
+    /// A log file or run folder; waits for it where it is not there yet
+    pub path: PathBuf,
+    /// Time between two looks: 10s, 2m, 500ms
+    #[arg(long, default_value = "10s", value_parser = duration)]
+    pub every: Duration,
+    /// Run a command for new findings
+    #[arg(long, num_args = 2, value_names = ["SEVERITY", "CMD"])]
+    pub on: Option<Vec<String>>,
+    /// End with exit code 3 at a critical finding
+    #[arg(long)]
+    pub stop: bool,
+    /// One JSON object a line for each new or changed finding
+    #[arg(long)]
+    pub json: bool,
+    /// End after so many looks
+    #[arg(long, value_name = "N")]
+    pub looks: Option<u64>,
+    #[command(flatten)]
+    pub doctor: DoctorArgs,
+}
+
+/// Between two looks: neither a busy loop, nor longer than a clock can be set ahead.
+const EVERY: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(365 * 24 * 3600);
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let split = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let seconds = match unit {
+        "ms" => 1e-3,
+        "s" | "" => 1.0,
+        "m" | "min" => 60.0,
+        "h" => 3600.0,
+        _ => return Err(format!("`{unit}` is no unit of time: ms, s, m or h")),
+    };
+    let number: f64 = number.trim().parse().map_err(|_| format!("`{number}` is not a number"))?;
+    Duration::try_from_secs_f64(number * seconds)
+        .ok()
+        .filter(|d| EVERY.contains(d))
+        .ok_or_else(|| "must be between 10ms and a year, 8760h".to_owned())
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  trimtab compare runs/good runs/bad")]
+pub struct CompareArgs {
+    /// The first run: a log file or run folder
+    pub a: PathBuf,
+    /// The second run
+    pub b: PathBuf,
+    /// One JSON object on standard output
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  trimtab explain averaged-weights-lag")]
+pub struct ExplainArgs {
+    /// A rule, as `trimtab rules` lists it
+    pub rule: String,
+}
+
+#[derive(Debug, Args)]
+pub struct RulesArgs {
+    /// One JSON object on standard output
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]

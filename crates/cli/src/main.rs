@@ -49,6 +49,11 @@ fn run(command: Command) -> Result<u8, Failure> {
         Command::Train(args) => commands::train::run(&args),
         Command::Eval(args) => commands::eval::run(&args),
         Command::Predict(args) => commands::predict::run(&args),
+        Command::Diagnose(args) => commands::diagnose::run(&args),
+        Command::Watch(args) => commands::watch::run(&args),
+        Command::Compare(args) => commands::compare::run(&args),
+        Command::Explain(args) => commands::explain::run(&args),
+        Command::Rules(args) => commands::rules::run(&args),
         Command::Data(DataCommand::Inspect(args)) => commands::inspect::run(&args),
         Command::Synth(SynthCommand::Micrographs(args)) => commands::synth::run(&args),
     }

@@ -25,7 +25,11 @@ pub(crate) fn push_string(line: &mut String, text: &str) {
 
 /// Parses one JSON value, in which a bare `NaN`, `Infinity` or `-Infinity` counts as the string of that
 /// name; [`number`] turns it back.
-pub(crate) fn parse(line: &[u8]) -> Result<Value, serde_json::Error> {
+///
+/// # Errors
+///
+/// Where the text is not JSON even so.
+pub fn parse(line: &[u8]) -> Result<Value, serde_json::Error> {
     serde_json::from_slice(line).or_else(|error| match quote_tokens(line) {
         Cow::Borrowed(_) => Err(error),
         Cow::Owned(quoted) => serde_json::from_slice(&quoted),
@@ -34,7 +38,7 @@ pub(crate) fn parse(line: &[u8]) -> Result<Value, serde_json::Error> {
 
 /// The number in a JSON value: a number, one of the three tokens, or `null`, which writers without
 /// `NaN` put in its place. `None` for anything else.
-pub(crate) fn number(value: &Value) -> Option<f64> {
+pub fn number(value: &Value) -> Option<f64> {
     match value {
         Value::Number(number) => number.as_f64(),
         Value::Null => Some(f64::NAN),

@@ -22,9 +22,11 @@ mod clock;
 mod error;
 mod facts;
 mod info;
-mod json;
+pub mod json;
+pub mod keys;
 pub mod names;
 mod record;
+mod run;
 mod run_dir;
 mod schemas;
 pub mod tensorboard;
@@ -34,8 +36,10 @@ pub use clock::rfc3339_utc;
 pub use error::Error;
 pub use facts::Facts;
 pub use info::{MetricSummary, RunInfo, Status, Summary};
-pub use names::Signal;
+pub use keys::Key;
+pub use names::{Goal, Signal};
 pub use record::{Event, Record};
+pub use run::Run;
 pub use run_dir::{
     CHECKPOINTS, CONFIG, EVENTS, Events, RUN_INFO, Records, Resumed, RunReader, RunWriter, SIGNALS, SUMMARY,
 };

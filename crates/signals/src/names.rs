@@ -44,6 +44,166 @@ pub fn of(name: &str) -> Option<&'static Signal> {
         .max_by_key(|signal| signal.name.len())
 }
 
+/// Which way a quantity is better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Goal {
+    /// Accuracy, Dice, AUC.
+    Higher,
+    /// Losses, error rates, distances.
+    Lower,
+}
+
+impl Goal {
+    /// Whether `a` is better than `b`; `NaN` is never better.
+    pub fn better(self, a: f64, b: f64) -> bool {
+        match self {
+            Self::Higher => a > b,
+            Self::Lower => a < b,
+        }
+    }
+
+    /// The value on a scale where higher is better.
+    pub fn upward(self, value: f64) -> f64 {
+        match self {
+            Self::Higher => value,
+            Self::Lower => -value,
+        }
+    }
+}
+
+/// Words that make a metric one where lower is better.
+const LOWER: [&str; 31] = [
+    "loss",
+    "error",
+    "err",
+    "wer",
+    "cer",
+    "per",
+    "ter",
+    "mae",
+    "mse",
+    "rmse",
+    "nll",
+    "bce",
+    "ce",
+    "perplexity",
+    "ppl",
+    "distance",
+    "hd",
+    "hd95",
+    "hausdorff",
+    "asd",
+    "assd",
+    "fid",
+    "kid",
+    "lpips",
+    "ece",
+    "brier",
+    "eer",
+    "voi",
+    "bpb",
+    "mape",
+    "smape",
+];
+/// Words that make a metric one where higher is better.
+const HIGHER: [&str; 47] = [
+    "accuracy",
+    "acc",
+    "aacc",
+    "macc",
+    "f1",
+    "fscore",
+    "dice",
+    "mdice",
+    "iou",
+    "miou",
+    "fwiou",
+    "jaccard",
+    "auc",
+    "auroc",
+    "auprc",
+    "ap",
+    "map",
+    "ap50",
+    "ap75",
+    "map50",
+    "map95",
+    "apl",
+    "apm",
+    "aps",
+    "ar",
+    "precision",
+    "recall",
+    "sensitivity",
+    "specificity",
+    "ssim",
+    "psnr",
+    "bleu",
+    "rouge",
+    "rougel",
+    "meteor",
+    "kappa",
+    "mcc",
+    "r2",
+    "score",
+    "top1",
+    "top5",
+    "correlation",
+    "pearson",
+    "spearman",
+    "ndcg",
+    "mrr",
+    "reward",
+];
+
+/// Which way a column of a trace is better: `None` where that is not known, or makes no sense.
+pub fn goal(name: &str) -> Option<Goal> {
+    let signal = of(name);
+    let words = |text: &str| -> Option<Goal> {
+        // The last word that says something: `val/metric/dice_loss` is a loss.
+        text.split(|c: char| !c.is_ascii_alphanumeric()).rev().find_map(|word| {
+            let word = word.to_ascii_lowercase();
+            let is = |list: &[&str]| list.contains(&word.as_str());
+            if is(&LOWER) {
+                Some(Goal::Lower)
+            } else if is(&HIGHER) {
+                Some(Goal::Higher)
+            } else {
+                None
+            }
+        })
+    };
+    match signal {
+        Some(s) if s.name.starts_with("loss/") || [GAN_LOSS_D, GAN_LOSS_G].contains(s) => Some(Goal::Lower),
+        Some(s) if [VAL_METRIC, TRAIN_METRIC, TEST_METRIC].contains(s) => words(s.group_of(name)?),
+        Some(s)
+            if [VAL_LOSS, TRAIN_LOSS, TEST_LOSS, VAL_ERROR_RATE, VAL_CALIBRATION_ERROR, VAL_MAE]
+                .contains(s) =>
+        {
+            Some(Goal::Lower)
+        }
+        Some(s)
+            if [
+                VAL_BEST_THRESHOLD,
+                VAL_MEAN_PROBABILITY,
+                VAL_POSITIVE_RATE,
+                VAL_PREVALENCE,
+                TRAIN_MEAN_PROBABILITY,
+                TRAIN_POSITIVE_RATE,
+                TRAIN_PREVALENCE,
+                TRAIN_LABELLED,
+                TRAIN_UNLABELLED,
+            ]
+            .contains(s) =>
+        {
+            None
+        }
+        Some(s) if s.name.starts_with("val/") || s.name.starts_with("train/") => Some(Goal::Higher),
+        Some(_) => None,
+        None => words(name),
+    }
+}
+
 /// The fields of a record that are not signals.
 pub const RESERVED: [&str; 3] = ["step", "epoch", "time"];
 
@@ -79,10 +239,13 @@ signals! {
     LOSS_SELF_TRAINING = "loss/self_training", "1", "cross-entropy on admitted pseudo-labels, before its weight";
     LOSS_FEATURE_MATCHING = "loss/feature_matching", "1", "distance of discriminator features, before its weight";
 
+    LOSS_TERM = "loss/term", "1", "the term of the loss named by the group, where it has no name of its own here";
+
     WEIGHT_CONSISTENCY = "weight/consistency", "1", "weight of the consistency term in effect at this step";
     WEIGHT_LOSS = "weight/loss", "1", "weight of the loss term named by the group in effect at this step";
 
     GRAD_NORM = "grad/norm", "1", "global 2-norm of the gradient before clipping, by group where grouped";
+    GRAD_TERM_NORM = "grad/term_norm", "1", "2-norm of the gradient of the loss term named by the group; 0 when the term reaches no parameter";
     GRAD_CLIPPED = "grad/clipped", "0/1", "whether clipping scaled the gradient; the fraction of steps when averaged over an interval";
     GRAD_NON_FINITE = "grad/non_finite", "count", "updates skipped since the last record because the gradient was not finite";
 
@@ -98,6 +261,7 @@ signals! {
     EMA_INITIAL_WEIGHT = "ema/initial_weight", "1", "share of the initial weights left in the averaged ones: the product of all decays so far";
     EMA_DISTANCE = "ema/distance", "1", "2-norm of averaged minus live parameters over the 2-norm of the live ones";
 
+    TRAIN_LOSS = "train/loss", "1", "loss on training samples, measured as the validation loss is";
     TRAIN_MEAN_PROBABILITY = "train/mean_probability", "1", "mean predicted probability over the valid pixels of the batch";
     TRAIN_POSITIVE_RATE = "train/positive_rate", "1", "fraction of the batch's valid pixels predicted positive at .5";
     TRAIN_PREVALENCE = "train/prevalence", "1", "fraction of the batch's valid pixels labelled positive";
@@ -105,6 +269,10 @@ signals! {
     TRAIN_UNLABELLED = "train/unlabelled", "count", "unlabelled samples in the batch";
     TRAIN_F1 = "train/f1", "1", "F1 on the training batch at .5";
     TRAIN_ACCURACY = "train/accuracy", "1", "accuracy on the training batch";
+    TRAIN_AUC = "train/auc", "1", "area under the ROC curve on training samples";
+    TRAIN_DICE = "train/dice", "1", "Dice on training samples";
+    TRAIN_IOU = "train/iou", "1", "intersection over union on training samples";
+    TRAIN_METRIC = "train/metric", "1", "the metric named by the group on training samples";
     TRAIN_MIOU = "train/miou", "1", "mean intersection over union on the training batch";
 
     VAL_LOSS = "val/loss", "1", "validation loss";
@@ -122,6 +290,9 @@ signals! {
     VAL_ACCURACY = "val/accuracy", "1", "accuracy; floor: the share of the most frequent class";
     VAL_BALANCED_ACCURACY = "val/balanced_accuracy", "1", "mean recall over classes; floor: one over the number of classes";
     VAL_MIOU = "val/miou", "1", "mean intersection over union over classes";
+    VAL_DICE = "val/dice", "1", "Dice; mean over classes where there are several";
+    VAL_ERROR_RATE = "val/error_rate", "1", "share of wrong decisions, lower is better";
+    VAL_METRIC = "val/metric", "1", "the metric named by the group, where it has no name of its own here";
     VAL_CALIBRATION_ERROR = "val/calibration_error", "1", "expected calibration error, lower is better";
     VAL_SURFACE_DICE = "val/surface_dice", "1", "Dice of surfaces within a tolerance";
     VAL_TOPO_SCORE = "val/topo_score", "1", "Betti-matching F1";
@@ -130,6 +301,9 @@ signals! {
     VAL_E_MEASURE = "val/e_measure", "1", "enhanced-alignment measure";
     VAL_WEIGHTED_F = "val/weighted_f", "1", "weighted F-measure";
     VAL_MAE = "val/mae", "1", "mean absolute error of the probability map, lower is better";
+
+    TEST_LOSS = "test/loss", "1", "loss on the test set";
+    TEST_METRIC = "test/metric", "1", "the metric named by the group on the test set";
 
     SSL_CANDIDATES = "ssl/candidates", "count", "unlabelled images considered for self-training in the batch";
     SSL_ADMITTED_IMAGES = "ssl/admitted_images", "count", "unlabelled images admitted to self-training in the batch";
@@ -207,6 +381,26 @@ mod tests {
         let areas: Vec<String> = ALL.iter().map(|signal| area(signal)).collect();
         for run in areas.chunk_by(|a, b| a == b) {
             assert!(seen.insert(run[0].clone()), "area {} occurs twice", run[0]);
+        }
+    }
+
+    #[test]
+    fn every_metric_has_a_direction() {
+        for (name, expected) in [
+            ("val/f1", Some(Goal::Higher)),
+            ("val/dice/student", Some(Goal::Higher)),
+            ("val/loss", Some(Goal::Lower)),
+            ("loss/total", Some(Goal::Lower)),
+            ("val/metric/wer", Some(Goal::Lower)),
+            ("val/metric/ssim", Some(Goal::Higher)),
+            ("val/metric/dice_loss", Some(Goal::Lower)),
+            ("val/metric/loss_of_sleep_score", Some(Goal::Higher)),
+            ("val/metric/unheard", None),
+            ("val/best_threshold", None),
+            ("optim/learning_rate", None),
+            ("val/mae", Some(Goal::Lower)),
+        ] {
+            assert_eq!(goal(name), expected, "{name}");
         }
     }
 

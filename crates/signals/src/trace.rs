@@ -14,6 +14,24 @@ pub struct Column {
 }
 
 impl Column {
+    /// A column of measurements in any order; of several at one step the last counts.
+    pub fn new(steps: Vec<u64>, values: Vec<f64>) -> Self {
+        let length = steps.len().min(values.len());
+        if steps[..length].is_sorted_by(|a, b| a < b) {
+            let (mut steps, mut values) = (steps, values);
+            steps.truncate(length);
+            values.truncate(length);
+            return Self { steps, values };
+        }
+        let mut order: Vec<usize> = (0..length).collect();
+        order.sort_by_key(|&at| steps[at]);
+        let mut column = Self::default();
+        for at in order {
+            column.insert(steps[at], values[at]);
+        }
+        column
+    }
+
     /// Steps at which the signal was measured, ascending.
     pub fn steps(&self) -> &[u64] {
         &self.steps
@@ -136,6 +154,23 @@ impl Trace {
             column.insert(step, value);
             self.columns.insert(name.to_owned(), column);
         }
+    }
+
+    /// Sets a whole column, replacing an earlier one. An empty column is not kept: it was never measured.
+    pub fn set(&mut self, name: impl Into<String>, column: Column) {
+        if !column.is_empty() {
+            self.columns.insert(name.into(), column);
+        }
+    }
+
+    /// Sets the epoch of each record.
+    pub fn set_epochs(&mut self, epochs: Column) {
+        self.epochs = epochs;
+    }
+
+    /// Sets the seconds since the start of the run at each record.
+    pub fn set_times(&mut self, times: Column) {
+        self.times = times;
     }
 
     /// The column of a name; `None` when it was never measured.

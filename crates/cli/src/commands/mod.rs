@@ -1,11 +1,16 @@
 //! One file a command; each returns its exit code.
 
+pub mod compare;
+pub mod diagnose;
 pub mod eval;
+pub mod explain;
 pub mod init;
 pub mod inspect;
 pub mod predict;
+pub mod rules;
 pub mod synth;
 pub mod train;
+pub mod watch;
 
 use std::path::Path;
 

@@ -1,0 +1,9 @@
+//! The reader of CSV tables neither panics nor takes memory without bound.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    let _ = trimtab_logs::read_bytes("csv", "log.csv", bytes);
+});

@@ -1,0 +1,9 @@
+//! The reader of `hf-trainer-state` neither panics nor takes memory without bound.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    let _ = trimtab_logs::read_bytes("hf-trainer-state", "trainer_state.json", bytes);
+});
