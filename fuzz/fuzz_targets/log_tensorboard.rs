@@ -5,7 +5,7 @@
 use libfuzzer_sys::fuzz_target;
 
 fn record(event: &[u8]) -> Vec<u8> {
-    let checksum = |bytes: &[u8]| crc32c::crc32c(bytes).rotate_right(15).wrapping_add(0xA282_EAD8).to_le_bytes();
+    let checksum = |bytes: &[u8]| trimtab_signals::tensorboard::masked_crc(bytes).to_le_bytes();
     let length = (event.len() as u64).to_le_bytes();
     [&length[..], &checksum(&length), event, &checksum(event)].concat()
 }

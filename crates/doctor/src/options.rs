@@ -1,11 +1,9 @@
 //! What a user can tell the doctor.
 
-use serde::Deserialize;
 use trimtab_signals::Goal;
 
 /// What a user can tell the doctor about a run, or about what not to say.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Debug, Default)]
 pub struct Options {
     /// The metric that decides, by the name of its column or as logged; else the best known validation metric.
     pub metric: Option<String>,

@@ -130,13 +130,8 @@ fn cause_text(
 }
 
 fn finding_text(out: &mut String, finding: &Finding, run: &Run, paint: &dyn Fn(&str, &str) -> String) {
-    let drawn = finding
-        .column
-        .as_deref()
-        .and_then(|name| run.trace.get(name))
-        .map(|c| sparkline(c, 24))
-        .unwrap_or_default();
-    let _ = writeln!(out, "  {}  {}  {drawn}", paint(finding.rule, color(finding.severity)), finding.message);
+    let rule = paint(finding.rule, color(finding.severity));
+    let _ = writeln!(out, "  {rule}  {}  {}", finding.message, drawn(finding, run));
 }
 
 fn color(severity: Severity) -> &'static str {
@@ -188,18 +183,13 @@ pub fn to_markdown(run: &Run, diagnosis: &Diagnosis) -> String {
                 (Some(a), Some(b)) => format!("{a} to {b}"),
                 _ => String::new(),
             };
-            let drawn = f
-                .column
-                .as_deref()
-                .and_then(|name| run.trace.get(name))
-                .map(|c| sparkline(c, 24))
-                .unwrap_or_default();
             let _ = writeln!(
                 out,
-                "| {} | `{}` | {} | {steps} | {drawn} |",
+                "| {} | `{}` | {} | {steps} | {} |",
                 f.severity.name(),
                 f.rule,
-                escape(&f.message)
+                escape(&f.message),
+                drawn(f, run)
             );
         }
         let _ = writeln!(out);
@@ -236,6 +226,12 @@ pub fn row(run: &Run, diagnosis: &Diagnosis) -> [String; 5] {
     };
     let step = run.trace.last_step().map_or_else(String::new, |s| s.to_string());
     [severity.to_owned(), run.name.clone(), run.format.clone(), step, what]
+}
+
+/// The course of a finding's column, where it has one.
+pub fn drawn(finding: &Finding, run: &Run) -> String {
+    let column = finding.column.as_deref().and_then(|name| run.trace.get(name));
+    column.map(|column| sparkline(column, 24)).unwrap_or_default()
 }
 
 /// A column in one line of at most `width` characters; `x` where no value of a stretch is finite.

@@ -70,6 +70,28 @@ pub fn trend(values: &[f64]) -> f64 {
     if pairs == 0 { 0.0 } else { sum as f64 / pairs as f64 }
 }
 
+/// Where the stretch begins over which something holds to the end; the length where it does not hold there.
+pub fn tail(values: &[f64], holds: impl Fn(f64) -> bool) -> usize {
+    values.iter().rposition(|&v| !holds(v)).map_or(0, |at| at + 1)
+}
+
+/// Whether a series comes down by more than its noise explains: from its first third to its last, or from its
+/// first three values to its last third. `None` under six finite values.
+pub fn falls(values: &[f64]) -> Option<bool> {
+    let finite: Vec<f64> = values.iter().copied().filter(|v| v.is_finite()).collect();
+    if finite.len() < 6 {
+        return None;
+    }
+    // The standard error of a median of n values is about 1.25 deviations over sqrt(n); four of them are not
+    // chance.
+    let error = |n: usize| 4.0 * 1.25 * noise(&finite).unwrap_or(0.0) / (n as f64).sqrt();
+    let third = finite.len() / 3;
+    let level = |part: &[f64]| median(part.iter().copied()).unwrap_or(f64::NAN);
+    let last = level(&finite[finite.len() - third..]);
+    let by = |first: &[f64]| level(first) - last > error(first.len().min(third));
+    Some(by(&finite[..third]) || by(&finite[..3]))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,5 +117,26 @@ mod tests {
         assert_eq!(trend(&[1.0, 2.0, 3.0]), 1.0);
         assert_eq!(trend(&[3.0, 2.0, 1.0, f64::NAN]), -1.0);
         assert_eq!(trend(&[1.0]), 0.0);
+    }
+
+    #[test]
+    fn a_fall_is_more_than_noise() {
+        let zigzag = |at: usize| [0.3, -0.9, 0.7, -0.1, 1.0, -0.6, 0.1, -0.5][at % 8];
+        let flat: Vec<f64> = (0..40).map(|at| 1.0 + 0.1 * zigzag(at)).collect();
+        assert_eq!(falls(&flat), Some(false));
+        let falling: Vec<f64> = flat.iter().enumerate().map(|(at, v)| v - 0.02 * at as f64).collect();
+        assert_eq!(falls(&falling), Some(true));
+        let high = |at: usize| if at < 4 { 5.0 } else { 0.0 };
+        let early: Vec<f64> = flat.iter().enumerate().map(|(at, v)| v + high(at)).collect();
+        assert_eq!(falls(&early), Some(true));
+        assert_eq!(falls(&[3.0, 2.0, 1.0]), None);
+        assert_eq!(falls(&[f64::NAN; 9]), None);
+    }
+
+    #[test]
+    fn a_tail_holds_to_the_end() {
+        assert_eq!(tail(&[1.0, 5.0, f64::NAN, 5.0, 6.0], |v| v > 4.0), 3);
+        assert_eq!(tail(&[5.0, 1.0], |v| v > 4.0), 2);
+        assert_eq!(tail(&[], |v| v > 4.0), 0);
     }
 }

@@ -6,7 +6,7 @@ use trimtab_signals::{Column, Goal, Key, Run, keys};
 use crate::course::Course;
 use crate::options::Options;
 use crate::rule::Missing;
-use crate::series::{median, noise, smooth};
+use crate::series::{falls, median, noise, smooth};
 
 /// A run with what every rule asks of it.
 #[derive(Debug)]
@@ -304,6 +304,23 @@ impl<'a> View<'a> {
             Some(values.len() >= 6 && then - last > 0.1 * (first - last) && then - last > 2.0 * beyond)
         };
         rising || falling().unwrap_or(false)
+    }
+
+    /// Whether from a step on the training loss falls, or the metric that decides gets better, by more than noise
+    /// explains. `None` where both were measured too rarely to tell.
+    pub fn progresses_from(&self, step: u64) -> Option<bool> {
+        let since = |column: &Column, sign: f64| {
+            let start = column.steps().partition_point(|&known| known < step);
+            let values: Vec<f64> = column.values().iter().skip(start).map(|v| sign * v).collect();
+            falls(&values)
+        };
+        let loss = self.training_loss().ok().and_then(|(_, column)| since(column, 1.0));
+        let metric = self.headline().ok().and_then(|metric| since(metric.column, -metric.goal.upward(1.0)));
+        match (loss, metric) {
+            (Some(true), _) | (_, Some(true)) => Some(true),
+            (None, None) => None,
+            _ => Some(false),
+        }
     }
 
     /// Whether rewards are logged: in reinforcement learning the losses of values and policies may rise as the agent

@@ -23,7 +23,7 @@ pub(crate) fn declare(input: &Input, builder: &mut RunBuilder) {
 }
 
 /// The entries of a YAML table, and how many parts of the text could not be read.
-fn entries(text: &str) -> (Map<String, Value>, usize) {
+pub(crate) fn entries(text: &str) -> (Map<String, Value>, usize) {
     match parse(text) {
         Some(Value::Object(table)) => return (table, 0),
         Some(Value::Null) => return (Map::new(), 0),

@@ -9,6 +9,7 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use self::fields::*;
 use crate::error::Error;
 use crate::record::Record;
 
@@ -145,17 +146,29 @@ impl TensorBoardWriter {
     }
 }
 
-// Field numbers of tensorflow.Event, SessionLog, Summary and Summary.Value.
-const EVENT_WALL_TIME: u32 = 1;
-const EVENT_STEP: u32 = 2;
-const EVENT_FILE_VERSION: u32 = 3;
-const EVENT_SUMMARY: u32 = 5;
-const EVENT_SESSION_LOG: u32 = 7;
-const SESSION_STATUS: u32 = 1;
-const SESSION_START: u64 = 1;
-const SUMMARY_VALUE: u32 = 1;
-const VALUE_TAG: u32 = 1;
-const VALUE_SIMPLE_VALUE: u32 = 2;
+/// Field numbers of `tensorflow.Event`, `SessionLog`, `Summary` and `Summary.Value`, for those who write and who read.
+pub mod fields {
+    /// `Event.wall_time`, seconds.
+    pub const EVENT_WALL_TIME: u32 = 1;
+    /// `Event.step`.
+    pub const EVENT_STEP: u32 = 2;
+    /// `Event.file_version`.
+    pub const EVENT_FILE_VERSION: u32 = 3;
+    /// `Event.summary`.
+    pub const EVENT_SUMMARY: u32 = 5;
+    /// `Event.session_log`.
+    pub const EVENT_SESSION_LOG: u32 = 7;
+    /// `SessionLog.status`.
+    pub const SESSION_STATUS: u32 = 1;
+    /// The status of a run that starts, or starts again, at the event's step.
+    pub const SESSION_START: u64 = 1;
+    /// `Summary.value`.
+    pub const SUMMARY_VALUE: u32 = 1;
+    /// `Summary.Value.tag`.
+    pub const VALUE_TAG: u32 = 1;
+    /// `Summary.Value.simple_value`.
+    pub const VALUE_SIMPLE_VALUE: u32 = 2;
+}
 
 // Wire types of protocol buffers.
 const VARINT: u32 = 0;
@@ -196,7 +209,7 @@ fn bytes_field(message: &mut Vec<u8>, field: u32, bytes: &[u8]) {
 }
 
 /// CRC-32C, rotated and offset as TFRecord wants it, so that a checksum of checksums is of use.
-fn masked_crc(bytes: &[u8]) -> u32 {
+pub fn masked_crc(bytes: &[u8]) -> u32 {
     crc32c::crc32c(bytes).rotate_right(15).wrapping_add(0xA282_EAD8)
 }
 

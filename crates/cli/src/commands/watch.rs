@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::json;
 use trimtab_doctor::causes::explain;
-use trimtab_doctor::report::{change, sparkline};
+use trimtab_doctor::report::{change, drawn};
 use trimtab_doctor::{Diagnosis, Finding, Severity};
 use trimtab_logs::Opened;
 use trimtab_signals::Run;
@@ -205,11 +205,9 @@ impl<'a> Teller<'a> {
                 object["cause"] = cause.into();
                 print_json(&object);
             } else if finding.severity > Severity::Info {
-                let drawn =
-                    finding.column.as_deref().and_then(|c| run.trace.get(c)).map(|c| sparkline(c, 24));
                 let step = finding.step.map_or_else(String::new, |s| format!("step {s}: "));
                 let (name, message) = (finding.severity.name(), &finding.message);
-                self.line(run, &format!("{name:8}  {rule}: {step}{message}  {}", drawn.unwrap_or_default()));
+                self.line(run, &format!("{name:8}  {rule}: {step}{message}  {}", drawn(finding, run)));
                 if let Some(cause) = cause {
                     say(&format!("                    cause: {cause}"));
                 }

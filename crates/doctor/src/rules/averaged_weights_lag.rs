@@ -1,11 +1,10 @@
 use trimtab_signals::names::{self, Goal};
 use trimtab_signals::{Column, keys};
 
-use super::exploding_gradient::tail;
 use super::rate_too_low::learned;
 use crate::finding::{Finding, Remedy, Severity, show};
 use crate::rule::{Missing, Rule, RuleMeta};
-use crate::series::{median, noise, trend};
+use crate::series::{median, noise, tail, trend};
 use crate::view::{Metric, View};
 
 static META: RuleMeta = RuleMeta {

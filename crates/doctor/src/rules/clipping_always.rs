@@ -1,6 +1,6 @@
 use trimtab_signals::{Column, keys, names};
 
-use super::exploding_gradient::{norms, progresses_from};
+use super::exploding_gradient::norms;
 use crate::finding::{Finding, Remedy, Severity, show};
 use crate::rule::{Missing, Rule, RuleMeta};
 use crate::series::median;
@@ -67,7 +67,7 @@ impl Rule for ClippingAlways {
         let over = typical.zip(bound).map(|(norm, bound)| norm / bound);
         // Many good recipes clip always; with an adaptive optimizer it hardly matters. Where nothing is
         // learned, it does.
-        let grave = over.is_some_and(|over| over > self.far) && progresses_from(view, first) == Some(false);
+        let grave = over.is_some_and(|over| over > self.far) && view.progresses_from(first) == Some(false);
         let severity = if grave { Severity::Warning } else { Severity::Info };
         let size = match (typical, bound, over) {
             (Some(norm), Some(bound), Some(over)) => {

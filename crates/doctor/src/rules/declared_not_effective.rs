@@ -1,7 +1,6 @@
 use trimtab_signals::names::{self, Signal};
 use trimtab_signals::{Column, Key, keys};
 
-use super::exploding_gradient::progresses_from;
 use crate::finding::{Finding, Remedy, Severity, show};
 use crate::rule::{Missing, Rule, RuleMeta};
 use crate::view::View;
@@ -91,7 +90,7 @@ impl DeclaredNotEffective {
         }
         if highest == 0.0 {
             // Printed with three digits or fewer, a small rate reads as zero.
-            if pair.declared < 1e-3 || progresses_from(view, 0) != Some(false) {
+            if pair.declared < 1e-3 || view.progresses_from(0) != Some(false) {
                 return None;
             }
             return Some(self.finding(view, pair, highest, Severity::Warning, "all along"));

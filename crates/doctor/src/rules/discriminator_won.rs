@@ -32,7 +32,7 @@ impl Rule for DiscriminatorWon {
         // The first step from which on it holds to the end, by the median of a few neighbours.
         let tail = |values: &[f64], won: &dyn Fn(f64) -> bool| {
             let smooth = crate::series::smooth(values, self.measurements);
-            let start = smooth.iter().rposition(|&v| !won(v)).map_or(0, |at| at + 1);
+            let start = crate::series::tail(&smooth, won);
             (smooth.len() - start >= self.measurements).then_some(start)
         };
         let finding = |steps: &[u64], start: usize, what: String| {

@@ -2,7 +2,7 @@ use trimtab_signals::{Column, keys, names};
 
 use crate::finding::{Finding, Remedy, Severity, show};
 use crate::rule::{Missing, Rule, RuleMeta};
-use crate::series::{median, noise, smooth};
+use crate::series::{median, noise, smooth, tail};
 use crate::view::View;
 
 static META: RuleMeta = RuleMeta {
@@ -78,7 +78,7 @@ impl ExplodingGradient {
             (*steps.get(start)?, *steps.get(start + self.patience - 1)?, *steps.last()?);
         let lost =
             view.training_loss().ok().and_then(|(_, loss)| loss.last()).is_some_and(|(_, v)| !v.is_finite());
-        let severity = match progresses_from(view, first) {
+        let severity = match view.progresses_from(first) {
             _ if lost => Severity::Critical,
             // A norm that is only logged wrong.
             Some(true) => return None,
@@ -172,7 +172,7 @@ impl ExplodingGradient {
         let severity = match harm(view, growth.onset) {
             Some(Harm::All) => Severity::Critical,
             Some(Harm::Some) => Severity::Warning,
-            Some(Harm::None) if progresses_from(view, growth.onset) == Some(true) => return None,
+            Some(Harm::None) if view.progresses_from(growth.onset) == Some(true) => return None,
             Some(Harm::None) => Severity::Info,
             None if growth.decades >= self.hopeless => Severity::Warning,
             None => Severity::Info,
@@ -242,69 +242,4 @@ fn remedies(finding: Finding) -> Finding {
             "a warm-up of a few percent of the run",
             "the first steps are the ones that break",
         ))
-}
-
-/// Where the stretch begins over which something holds to the end; the length where it does not hold there.
-pub(super) fn tail(values: &[f64], holds: impl Fn(f64) -> bool) -> usize {
-    values.iter().rposition(|&v| !holds(v)).map_or(0, |at| at + 1)
-}
-
-/// Whether from a step on the training loss falls, or the metric that decides gets better, by more than noise
-/// explains. `None` where both were measured too rarely to tell.
-pub(super) fn progresses_from(view: &View<'_>, step: u64) -> Option<bool> {
-    let since = |column: &Column, sign: f64| {
-        let start = column.steps().partition_point(|&known| known < step);
-        let values: Vec<f64> = column.values().iter().skip(start).map(|v| sign * v).collect();
-        falls(&values)
-    };
-    let loss = view.training_loss().ok().and_then(|(_, column)| since(column, 1.0));
-    let metric = view.headline().ok().and_then(|metric| since(metric.column, -metric.goal.upward(1.0)));
-    match (loss, metric) {
-        (Some(true), _) | (_, Some(true)) => Some(true),
-        (None, None) => None,
-        _ => Some(false),
-    }
-}
-
-/// Whether a series comes down by more than its noise explains: from its first third to its last, or from its
-/// first three values to its last third. `None` under six finite values.
-fn falls(values: &[f64]) -> Option<bool> {
-    let finite: Vec<f64> = values.iter().copied().filter(|v| v.is_finite()).collect();
-    if finite.len() < 6 {
-        return None;
-    }
-    // The standard error of a median of n values is about 1.25 deviations over sqrt(n); four of them are not
-    // chance.
-    let error = |n: usize| 4.0 * 1.25 * noise(&finite).unwrap_or(0.0) / (n as f64).sqrt();
-    let third = finite.len() / 3;
-    let level = |part: &[f64]| median(part.iter().copied()).unwrap_or(f64::NAN);
-    let last = level(&finite[finite.len() - third..]);
-    let by = |first: &[f64]| level(first) - last > error(first.len().min(third));
-    Some(by(&finite[..third]) || by(&finite[..3]))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_fall_is_more_than_noise() {
-        let zigzag = |at: usize| [0.3, -0.9, 0.7, -0.1, 1.0, -0.6, 0.1, -0.5][at % 8];
-        let flat: Vec<f64> = (0..40).map(|at| 1.0 + 0.1 * zigzag(at)).collect();
-        assert_eq!(falls(&flat), Some(false));
-        let falling: Vec<f64> = flat.iter().enumerate().map(|(at, v)| v - 0.02 * at as f64).collect();
-        assert_eq!(falls(&falling), Some(true));
-        let high = |at: usize| if at < 4 { 5.0 } else { 0.0 };
-        let early: Vec<f64> = flat.iter().enumerate().map(|(at, v)| v + high(at)).collect();
-        assert_eq!(falls(&early), Some(true));
-        assert_eq!(falls(&[3.0, 2.0, 1.0]), None);
-        assert_eq!(falls(&[f64::NAN; 9]), None);
-    }
-
-    #[test]
-    fn a_tail_holds_to_the_end() {
-        assert_eq!(tail(&[1.0, 5.0, f64::NAN, 5.0, 6.0], |v| v > 4.0), 3);
-        assert_eq!(tail(&[5.0, 1.0], |v| v > 4.0), 2);
-        assert_eq!(tail(&[], |v| v > 4.0), 0);
-    }
 }

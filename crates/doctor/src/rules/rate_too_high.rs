@@ -1,10 +1,9 @@
 use trimtab_signals::{Column, keys, names};
 
-use super::exploding_gradient::{progresses_from, tail};
-use super::rate_too_low::{Scaling, learned, times};
+use super::rate_too_low::{Scaling, learned, settle};
 use crate::finding::{Finding, Remedy, Severity, show};
 use crate::rule::{Missing, Rule, RuleMeta};
-use crate::series::{median, smooth};
+use crate::series::{median, smooth, tail};
 use crate::view::View;
 
 static META: RuleMeta = RuleMeta {
@@ -34,14 +33,7 @@ impl Rule for RateTooHigh {
         let scaling = Scaling::of(view);
         let ratios = view.groups(&names::OPTIM_UPDATE_RATIO);
         let found = scaling.as_ref().ok().and_then(|scaling| self.against_reference(view, scaling));
-        match (found.or_else(|| self.large_updates(view, &ratios)), scaling) {
-            (Some(finding), _) => Ok(vec![finding]),
-            (None, Err(Missing(mut needs))) if ratios.is_empty() => {
-                needs.push(format!("or {}", names::OPTIM_UPDATE_RATIO.name));
-                Err(Missing(needs))
-            }
-            (None, _) => Ok(Vec::new()),
-        }
+        settle(found.or_else(|| self.large_updates(view, &ratios)), scaling, ratios.is_empty())
     }
 }
 
@@ -56,29 +48,9 @@ impl RateTooHigh {
             Some(true) if 1.0 / scaling.square_root() < self.factor => Severity::Info,
             _ => Severity::Warning,
         };
-        let recommended = scaling.recommended();
-        let message = format!(
-            "the learning rate per sample of an update is {}x too large against the reference: {} at \
-            batch {} where the reference has {} at batch {}; {} would match it",
-            times(factor),
-            show(scaling.rate),
-            show(scaling.batch),
-            show(scaling.reference_rate),
-            show(scaling.reference_batch),
-            show(recommended),
-        );
-        let finding = scaling.evidence(Finding::new(&META, message).severity(severity), factor);
-        let finding = finding.remedy(Remedy::set(
-            &keys::OPTIM_LEARNING_RATE,
-            recommended,
-            "the reference's rate per sample; with the square root of the batches as in the evidence it \
-            would be higher",
-        ));
-        let first = view.run().trace.iter().filter_map(|(_, c)| c.first()).map(|(step, _)| step).min();
-        Some(match first {
-            Some(first) => finding.at(first, first, view.last_step()),
-            None => finding,
-        })
+        let why = "the reference's rate per sample; with the square root of the batches as in the evidence it \
+                   would be higher";
+        Some(scaling.finding(view, &META, factor, "large", why).severity(severity))
     }
 
     /// Updates that overwrite the weights for a window that lasts to the end, while nothing gets better.
@@ -98,12 +70,11 @@ impl RateTooHigh {
             })
             .collect();
         let &(first, told, last, _) = high.iter().max_by_key(|(first, ..)| *first)?;
-        if high.len() * 2 <= ratios.len() || progresses_from(view, first) == Some(true) {
+        if high.len() * 2 <= ratios.len() || view.progresses_from(first) == Some(true) {
             return None;
         }
         // Without a loss nobody knows whether it hurts.
-        let severity =
-            if progresses_from(view, first).is_some() { Severity::Warning } else { Severity::Info };
+        let severity = if view.progresses_from(first).is_some() { Severity::Warning } else { Severity::Info };
         let level = median(high.iter().map(|(.., level)| *level))?;
         let message = format!(
             "an update changes the weights by {} of their size from step {first} on (median over {} of \

@@ -1,6 +1,5 @@
 use trimtab_signals::{Column, Key, keys, names};
 
-use super::exploding_gradient::progresses_from;
 use crate::finding::{Finding, Remedy, Severity, show};
 use crate::rule::{Missing, Rule, RuleMeta};
 use crate::series::{median, noise, smooth};
@@ -39,14 +38,7 @@ impl Rule for RateTooLow {
         let ratios = view.groups(&names::OPTIM_UPDATE_RATIO);
         let found = scaling.as_ref().ok().and_then(|scaling| self.against_reference(view, scaling));
         let found = found.or_else(|| self.small_updates(view, &ratios)).or_else(|| self.straight_line(view));
-        match (found, scaling) {
-            (Some(finding), _) => Ok(vec![finding]),
-            (None, Err(Missing(mut needs))) if ratios.is_empty() => {
-                needs.push(format!("or {}", names::OPTIM_UPDATE_RATIO.name));
-                Err(Missing(needs))
-            }
-            (None, _) => Ok(Vec::new()),
-        }
+        settle(found, scaling, ratios.is_empty())
     }
 }
 
@@ -63,29 +55,9 @@ impl RateTooLow {
             Some(true) if scaling.square_root() < self.factor => Severity::Info,
             _ => Severity::Warning,
         };
-        let recommended = scaling.recommended();
-        let message = format!(
-            "the learning rate per sample of an update is {}x too small against the reference: {} at \
-            batch {} where the reference has {} at batch {}; {} would match it",
-            times(factor),
-            show(scaling.rate),
-            show(scaling.batch),
-            show(scaling.reference_rate),
-            show(scaling.reference_batch),
-            show(recommended),
-        );
-        let first = view.run().trace.iter().filter_map(|(_, c)| c.first()).map(|(step, _)| step).min();
-        let finding =
-            scaling.evidence(Finding::new(&META, message).severity(severity), factor).remedy(Remedy::set(
-                &keys::OPTIM_LEARNING_RATE,
-                recommended,
-                "the reference's rate per sample; the square root of the batches is the careful variant, \
-            see the evidence",
-            ));
-        Some(match first {
-            Some(first) => finding.at(first, first, view.last_step()),
-            None => finding,
-        })
+        let why = "the reference's rate per sample; the square root of the batches is the careful variant, \
+                   see the evidence";
+        Some(scaling.finding(view, &META, factor, "small", why).severity(severity))
     }
 
     /// Updates that are nothing beside the weights, and a loss that shows it.
@@ -98,7 +70,7 @@ impl RateTooLow {
             column.len() >= self.measurements && low as f64 >= self.most * column.len() as f64
         });
         let low: Vec<&&(&str, &Column)> = low.collect();
-        if judged.is_empty() || low.len() * 2 <= judged.len() || progresses_from(view, 0) != Some(false) {
+        if judged.is_empty() || low.len() * 2 <= judged.len() || view.progresses_from(0) != Some(false) {
             return None;
         }
         let (_, column) = low.first()?;
@@ -181,12 +153,27 @@ impl RateTooLow {
     }
 }
 
+/// What a rule of rates comes to: its finding, or that neither a reference nor update ratios are there.
+pub(super) fn settle(
+    found: Option<Finding>,
+    scaling: Result<Scaling, Missing>,
+    no_ratios: bool,
+) -> Result<Vec<Finding>, Missing> {
+    match (found, scaling) {
+        (None, Err(Missing(mut needs))) if no_ratios => {
+            needs.push(format!("or {}", names::OPTIM_UPDATE_RATIO.name));
+            Err(Missing(needs))
+        }
+        (found, _) => Ok(found.into_iter().collect()),
+    }
+}
+
 /// A run's rate beside that of the reference run.
 pub(super) struct Scaling {
-    pub(super) rate: f64,
-    pub(super) batch: f64,
-    pub(super) reference_rate: f64,
-    pub(super) reference_batch: f64,
+    rate: f64,
+    batch: f64,
+    reference_rate: f64,
+    reference_batch: f64,
 }
 
 impl Scaling {
@@ -232,14 +219,33 @@ impl Scaling {
     }
 
     /// The reference's rate at this run's batch.
-    pub(super) fn recommended(&self) -> f64 {
+    fn recommended(&self) -> f64 {
         self.reference_rate * (self.batch / self.reference_batch)
     }
 
-    pub(super) fn evidence(&self, finding: Finding, factor: f64) -> Finding {
-        finding
+    /// The finding that the rate is too `small` or `large` by a factor.
+    pub(super) fn finding(
+        &self,
+        view: &View<'_>,
+        meta: &RuleMeta,
+        factor: f64,
+        size: &str,
+        why: &str,
+    ) -> Finding {
+        let recommended = self.recommended();
+        let message = format!(
+            "the learning rate per sample of an update is {}x too {size} against the reference: {} at batch {} where the \
+             reference has {} at batch {}; {} would match it",
+            times(factor),
+            show(self.rate),
+            show(self.batch),
+            show(self.reference_rate),
+            show(self.reference_batch),
+            show(recommended),
+        );
+        let finding = Finding::new(meta, message)
             .evidence("factor", factor)
-            .evidence("recommended", self.recommended())
+            .evidence("recommended", recommended)
             .evidence(
                 "square_root_factor",
                 if factor == self.linear() { self.square_root() } else { 1.0 / self.square_root() },
@@ -252,11 +258,17 @@ impl Scaling {
             .evidence("effective_batch", self.batch)
             .evidence("reference_learning_rate", self.reference_rate)
             .evidence("reference_effective_batch", self.reference_batch)
+            .remedy(Remedy::set(&keys::OPTIM_LEARNING_RATE, recommended, why));
+        let first = view.run().trace.iter().filter_map(|(_, c)| c.first()).map(|(step, _)| step).min();
+        match first {
+            Some(first) => finding.at(first, first, view.last_step()),
+            None => finding,
+        }
     }
 }
 
 /// A factor to one decimal, as long as that is readable.
-pub(super) fn times(factor: f64) -> String {
+fn times(factor: f64) -> String {
     if factor < 1e4 { format!("{factor:.1}") } else { show(factor) }
 }
 

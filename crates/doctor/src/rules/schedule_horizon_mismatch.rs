@@ -1,8 +1,8 @@
 use trimtab_signals::{Column, keys, names};
 
-use super::exploding_gradient::tail;
 use crate::finding::{Finding, Remedy, Severity, show};
 use crate::rule::{Missing, Rule, RuleMeta};
+use crate::series::tail;
 use crate::view::View;
 
 static META: RuleMeta = RuleMeta {

@@ -99,17 +99,8 @@ impl Rule for Unlearning {
             message
                 .push_str("; the learning rate was raised again, after which this is expected for a while");
         }
-        let finding = Finding::new(&META, message)
+        let finding = Self::finding(message, &training, finding_at)
             .severity(severity)
-            .at(training.end(), finding_at, training.end())
-            .evidence("training_loss_best", before)
-            .evidence("training_loss_last", now)
-            .evidence("training_loss_noise", training.noise)
-            .remedy(Remedy::scale(
-                &keys::OPTIM_LEARNING_RATE,
-                0.3,
-                "steps too large for where the weights are undo what was learned",
-            ))
             .remedy(Remedy::set(&keys::OPTIM_CLIP_NORM, 1.0, "bounds single steps"))
             .draw(loss.map_or(headline.name, |m| m.name));
         Ok(vec![finding])
@@ -117,6 +108,20 @@ impl Rule for Unlearning {
 }
 
 impl Unlearning {
+    /// What both forms say of the training loss.
+    fn finding(message: String, training: &Course, first: u64) -> Finding {
+        Finding::new(&META, message)
+            .at(training.end(), first, training.end())
+            .evidence("training_loss_best", -training.best)
+            .evidence("training_loss_last", -training.last)
+            .evidence("training_loss_noise", training.noise)
+            .remedy(Remedy::scale(
+                &keys::OPTIM_LEARNING_RATE,
+                0.3,
+                "steps too large for where the weights are undo what was learned",
+            ))
+    }
+
     /// The term of the loss that rose by most of what the whole loss did, where terms are logged.
     fn carried_by_a_term<'a>(&self, view: &View<'a>, training: &Course) -> Option<&'a str> {
         let best = training.steps.get(training.best_at)?;
@@ -176,18 +181,7 @@ impl Unlearning {
         if view.rate_restarts() {
             severity = Severity::Info;
         }
-        let finding = Finding::new(&META, message)
-            .severity(severity)
-            .at(course.end(), course.lost_from(), course.end())
-            .evidence("training_loss_best", before)
-            .evidence("training_loss_last", now)
-            .evidence("training_loss_noise", course.noise)
-            .remedy(Remedy::scale(
-                &keys::OPTIM_LEARNING_RATE,
-                0.3,
-                "steps too large for where the weights are undo what was learned",
-            ))
-            .draw(name);
+        let finding = Self::finding(message, &course, course.lost_from()).severity(severity).draw(name);
         Ok(vec![finding])
     }
 }

@@ -2,10 +2,10 @@ use std::collections::BTreeMap;
 
 use trimtab_signals::{Column, keys, names};
 
-use super::exploding_gradient::{norms, progresses_from, tail};
+use super::exploding_gradient::norms;
 use crate::finding::{Finding, Remedy, Severity, show};
 use crate::rule::{Missing, Rule, RuleMeta};
-use crate::series::{median, quantile, smooth};
+use crate::series::{median, quantile, smooth, tail};
 use crate::view::View;
 
 static META: RuleMeta = RuleMeta {
@@ -78,7 +78,7 @@ impl VanishingGradient {
         let tail = loss.steps().partition_point(|&step| step < since);
         let start = median(loss.values().iter().filter(|v| v.is_finite()).take(3).copied())?;
         let end = median(loss.values()[tail..].iter().copied())?;
-        if loss.len() - tail < self.patience || progresses_from(view, since) == Some(true) {
+        if loss.len() - tail < self.patience || view.progresses_from(since) == Some(true) {
             return None;
         }
         let best = smooth(loss.values(), 5).into_iter().filter(|v| v.is_finite()).fold(start, f64::min);
@@ -131,7 +131,7 @@ impl VanishingGradient {
         let ((_, first), (_, last)) = (layers.first_key_value()?, layers.last_key_value()?);
         let ratio = first / last;
         let starved = ratio < self.depth && layers.len() >= self.layers;
-        if !starved || progresses_from(view, 0) != Some(false) {
+        if !starved || view.progresses_from(0) != Some(false) {
             return None;
         }
         let message = format!(

@@ -274,9 +274,7 @@ TEST:
     }
 
     fn logged<'a>(run: &'a Run, name: &str) -> &'a trimtab_signals::Column {
-        let signal =
-            run.logged_as.iter().find(|(_, logged)| *logged == name).map_or(name, |(signal, _)| signal);
-        run.trace.get(signal).unwrap_or_else(|| panic!("no column {name}"))
+        run.logged(name).unwrap_or_else(|| panic!("no column {name}"))
     }
 
     #[test]

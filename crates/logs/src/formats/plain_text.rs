@@ -1011,10 +1011,7 @@ mod tests {
 
     /// The values of a column by the name in the log, whatever signal it became.
     fn logged<'a>(run: &'a Run, name: &str) -> &'a trimtab_signals::Column {
-        let signal =
-            run.logged_as.iter().find(|(_, logged)| *logged == name).map_or(name, |(signal, _)| signal);
-        run.trace
-            .get(signal)
+        run.logged(name)
             .unwrap_or_else(|| panic!("no column {name} among {:?}", run.trace.names().collect::<Vec<_>>()))
     }
 

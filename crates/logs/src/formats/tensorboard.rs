@@ -15,12 +15,14 @@ use std::time::SystemTime;
 
 use serde_json::Value;
 use trimtab_signals::json;
+use trimtab_signals::tensorboard::{fields::*, masked_crc};
 
 use super::{Certainty, Format, Layout, Peek};
 use crate::builder::{ColumnId, RunBuilder};
 use crate::error::LogError;
 use crate::input::Input;
 use crate::protobuf::{Broken, Fields, Wire, varint};
+use crate::yaml;
 
 /// Event files.
 pub static FORMAT: Format = Format {
@@ -211,13 +213,8 @@ fn read(inputs: &[Input], builder: &mut RunBuilder) -> Result<(), LogError> {
             ));
         }
         // Lightning's logger puts what was declared beside its events.
-        if let Some(file) = files.first().and_then(|(_, input)| input.beside("hparams.yaml"))
-            && let Ok(text) = file.to_text(LONGEST_TEXT as u64)
-            && let Ok(Value::Object(table)) = serde_saphyr::from_str::<Value>(&text)
-        {
-            for (name, value) in &table {
-                builder.declare(name, value);
-            }
+        if let Some(file) = files.first().and_then(|(_, input)| input.beside("hparams.yaml")) {
+            yaml::declare(&file, builder);
         }
     }
     let first = inputs.first().map_or(Path::new(""), Input::path);
@@ -327,17 +324,7 @@ enum Target {
     Nowhere,
 }
 
-// Field numbers of Event, SessionLog, Summary, Summary.Value and SummaryMetadata.
-const EVENT_WALL_TIME: u32 = 1;
-const EVENT_STEP: u32 = 2;
-const EVENT_FILE_VERSION: u32 = 3;
-const EVENT_SUMMARY: u32 = 5;
-const EVENT_SESSION_LOG: u32 = 7;
-const SESSION_STATUS: u32 = 1;
-const SESSION_START: u64 = 1;
-const SUMMARY_VALUE: u32 = 1;
-const VALUE_TAG: u32 = 1;
-const VALUE_SIMPLE: u32 = 2;
+// Those field numbers that only a reader needs, of Summary.Value and SummaryMetadata.
 const VALUE_TENSOR: u32 = 8;
 const VALUE_METADATA: u32 = 9;
 
@@ -408,7 +395,7 @@ impl Reader<'_> {
         for field in Fields::of(value) {
             match field? {
                 (VALUE_TAG, Wire::Bytes(bytes)) => name = bytes,
-                (VALUE_SIMPLE, Wire::Fixed32(bits)) => simple = Some(f64::from(f32::from_bits(bits))),
+                (VALUE_SIMPLE_VALUE, Wire::Fixed32(bits)) => simple = Some(f64::from(f32::from_bits(bits))),
                 (VALUE_METADATA, Wire::Bytes(bytes)) => metadata = Some(bytes),
                 (VALUE_TENSOR, Wire::Bytes(bytes)) => tensor = Some(bytes),
                 _ => {}
@@ -740,11 +727,6 @@ fn cell(text: &str) -> Value {
     }
 }
 
-/// CRC-32C, rotated and offset as TFRecords want it.
-fn checksum(bytes: &[u8]) -> u32 {
-    crc32c::crc32c(bytes).rotate_right(15).wrapping_add(0xA282_EAD8)
-}
-
 /// The length of the record that starts here; `None` where none does.
 #[inline]
 fn record_length(bytes: &[u8]) -> Option<u64> {
@@ -753,7 +735,7 @@ fn record_length(bytes: &[u8]) -> Option<u64> {
     let number = u64::from_le_bytes(*length);
     // Nobody writes an empty record or one of 2^40 bytes, and a checksum takes longer than this does.
     let is_plausible = number.wrapping_sub(1) < 1 << 40;
-    (is_plausible && checksum(length) == u32::from_le_bytes(*expected)).then_some(number)
+    (is_plausible && masked_crc(length) == u32::from_le_bytes(*expected)).then_some(number)
 }
 
 /// The records of a file.
@@ -793,7 +775,7 @@ impl Records {
             self.fill(HEADER + length + FOOTER)?;
             let content = self.start + HEADER..self.start + HEADER + length;
             let expected = self.buffer.get(content.end..)?.first_chunk::<FOOTER>()?;
-            if checksum(self.buffer.get(content.clone())?) == u32::from_le_bytes(*expected) {
+            if masked_crc(self.buffer.get(content.clone())?) == u32::from_le_bytes(*expected) {
                 self.searching = false;
                 self.start = content.end + FOOTER;
                 break content;
@@ -877,7 +859,7 @@ mod tests {
 
     fn record(event: &[u8]) -> Vec<u8> {
         let length = (event.len() as u64).to_le_bytes();
-        [&length[..], &checksum(&length).to_le_bytes(), event, &checksum(event).to_le_bytes()].concat()
+        [&length[..], &masked_crc(&length).to_le_bytes(), event, &masked_crc(event).to_le_bytes()].concat()
     }
 
     fn event(step: u8, rest: &[u8]) -> Vec<u8> {
@@ -1065,7 +1047,7 @@ mod tests {
         let image = event(2, &field(5, &vec![0; LONGEST_RECORD as usize + 1]));
         check(&file(&[simple(1, "a", 1.0), image, simple(3, "a", 3.0)]), "a", &[(1, 1.0), (3, 3.0)]);
         let length = (1_u64 << 39).to_le_bytes();
-        let header = [&length[..], &checksum(&length).to_le_bytes()].concat();
+        let header = [&length[..], &masked_crc(&length).to_le_bytes()].concat();
         check(&file(&[simple(1, "a", 1.0), header, simple(3, "a", 3.0)]), "a", &[(1, 1.0)]);
     }
 

@@ -19,6 +19,7 @@ use crate::builder::{ColumnId, RunBuilder};
 use crate::error::LogError;
 use crate::input::Input;
 use crate::protobuf::{Broken, Fields, Wire};
+use crate::yaml;
 
 /// Offline runs of Weights & Biases.
 pub static FORMAT: Format = Format {
@@ -92,8 +93,7 @@ fn read_file(input: &Input, builder: &mut RunBuilder) -> Result<(), LogError> {
 fn config_beside(input: &Input, builder: &mut RunBuilder) {
     let Some(file) = input.beside("files/config.yaml") else { return };
     let Ok(text) = file.to_text(LONGEST_CONFIG) else { return };
-    let Ok(Value::Object(table)) = serde_saphyr::from_str::<Value>(&text) else { return };
-    for (name, entry) in &table {
+    for (name, entry) in &yaml::entries(&text).0 {
         if let Some(value) = entry.get("value")
             && is_users(name)
         {
