@@ -66,7 +66,7 @@ pub enum SynthCommand {
     after_help = "Examples:\n  trimtab init two-stage > my.toml            every key with its default and meaning\n  trimtab init two-stage-demo --out demo.toml  a shipped recipe, ready to run"
 )]
 pub struct InitArgs {
-    /// A recipe (two-stage) or a shipped file (two-stage-demo, two-stage-empiar10146, two-stage-report)
+    /// A recipe (two-stage, volume-classification, volume-segmentation) or a shipped file; a name that is not there lists all
     pub recipe: String,
     /// Write to this file instead of standard output
     #[arg(long)]
@@ -75,7 +75,7 @@ pub struct InitArgs {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  trimtab train recipes/two-stage-demo.toml --out runs/demo\n  trimtab train my.toml --out runs/a --set stage2.learning_rate=3e-4 --set data.root=/data/micrographs\n  trimtab train --resume --out runs/a\n\nCtrl-C writes a checkpoint and ends with 130; a second one quits at once."
+    after_help = "Examples:\n  trimtab train recipes/two-stage-demo.toml --out runs/demo\n  trimtab train my.toml --out runs/a --set stage2.learning_rate=3e-4 --set data.root=/data/micrographs\n  trimtab train --resume --out runs/a\n  trimtab train recipes/mitochondria.toml --folds --out runs/folds --set data.root=/data/mito\n\nCtrl-C writes a checkpoint and ends with 130; a second one quits at once."
 )]
 pub struct TrainArgs {
     /// Recipe (TOML); with --resume the run's own settings unless given
@@ -93,6 +93,10 @@ pub struct TrainArgs {
     /// Go on from the newest checkpoint
     #[arg(long)]
     pub resume: bool,
+    /// Train every fold of the recipe's cross-validation, each in its own folder of the run directory, and show mean and
+    /// deviation; again after an interruption: what is done is kept
+    #[arg(long, conflicts_with = "resume", requires = "recipe")]
+    pub folds: bool,
     /// One JSON object a line on standard output instead of progress
     #[arg(long)]
     pub json: bool,
@@ -136,9 +140,9 @@ pub struct PredictArgs {
     /// Diameter of the particles to pick, in pixels [default: as in the training data]
     #[arg(long)]
     pub diameter: Option<f64>,
-    /// Least mean probability within a pick's disc
-    #[arg(long, default_value_t = 0.5)]
-    pub min_score: f64,
+    /// Least mean probability within a pick's disc [default: 0.5]
+    #[arg(long)]
+    pub min_score: Option<f64>,
     /// cpu, or cuda:0, wgpu, vulkan … where built in
     #[arg(long, default_value = "cpu")]
     pub device: String,

@@ -22,11 +22,12 @@ pub fn number(value: Option<f64>) -> String {
     value.filter(|v| v.is_finite()).map_or_else(|| "–".to_owned(), |v| format!("{v:.4}"))
 }
 
-/// Metric, floor, best, last of a run. Student and teacher apart only for `chosen`, the metric that best weights are chosen
+/// Metric, floor, best, last of a run, of single classes too. Student and teacher apart only for `chosen`, the metric that best weights are chosen
 /// by; the others are in `summary.json`.
 pub fn metrics(summary: &Summary, chosen: &str) -> String {
     let shown = summary.metrics.iter().filter(|(name, _)| {
-        let plain = name.matches('/').count() == 1;
+        let parts: Vec<&str> = name.split('/').collect();
+        let plain = parts.len() == 2 || parts.len() == 3 && parts[2].starts_with("class");
         plain || name.strip_prefix(chosen).is_some_and(|rest| rest.starts_with('/'))
     });
     let rows = shown.map(|(name, m)| {

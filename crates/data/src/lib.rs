@@ -5,6 +5,7 @@
 pub mod atomic;
 pub mod audit;
 pub mod augment;
+pub mod augment3d;
 pub mod coordinates;
 pub mod dataset;
 pub mod discs;
@@ -17,7 +18,10 @@ pub mod picking;
 pub mod rng;
 pub mod synth;
 pub mod tiles;
+pub mod volume;
+pub mod volumes;
 
 pub use coordinates::{MicrographParticles, Particle};
 pub use error::{DataError, Result};
 pub use image::{Image, Labels};
+pub use volume::{Geometry, Shape, Volume, VolumeInfo, VolumeLabels, VolumePatch, VolumeReader};

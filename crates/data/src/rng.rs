@@ -20,6 +20,14 @@ pub enum Stream {
     Init = 5,
     /// Synthetic data.
     Synth = 6,
+    /// Order of the groups in cross-validation folds.
+    Folds = 7,
+    /// Noise and sampled voxels of a volume while it is prepared.
+    Prepare = 8,
+    /// Places of patches in volumes.
+    VolumePatch = 9,
+    /// Features dropped in training.
+    Dropout = 10,
 }
 
 /// The generator for `(seed, stream, index)`. Same arguments, same numbers, on every machine.

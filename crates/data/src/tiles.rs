@@ -126,7 +126,7 @@ fn ignoring(labels: &[i8], width: usize, height: usize, x: usize, y: usize, size
 
 /// A number in `0..n`, each equally likely; `n` = 0 counts as 1. Our own so that a new version of `rand` cannot
 /// change the order of a run that is resumed.
-pub(crate) fn below(rng: &mut impl Rng, n: u64) -> u64 {
+pub fn below(rng: &mut impl Rng, n: u64) -> u64 {
     let n = n.max(1);
     // Lemire 2019, <https://arxiv.org/abs/1805.10941>: the high half of a product, rejecting the few low halves
     // that would make some numbers more likely.

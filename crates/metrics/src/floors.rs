@@ -57,6 +57,15 @@ pub fn balanced_accuracy(classes: usize) -> f64 {
     1.0 / classes as f64
 }
 
+/// Mean F1 over `classes` classes of always answering the most frequent one, whose share of the cases is `prevalence`:
+/// its own F1, and 0 for every other class. `NaN` for no class.
+pub fn macro_f1(prevalence: f64, classes: usize) -> f64 {
+    if classes == 0 {
+        return f64::NAN;
+    }
+    f1(prevalence) / classes as f64
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -128,9 +128,9 @@ pub fn set_trainable<M: Module>(module: M, trainable: bool) -> M {
 }
 
 /// Sees path, shape and, if it asks, the flat value of a parameter or buffer.
-type Visit<'a> = dyn FnMut(&str, &[usize], &dyn Fn() -> Tensor<1>) + 'a;
+pub(crate) type Visit<'a> = dyn FnMut(&str, &[usize], &dyn Fn() -> Tensor<1>) + 'a;
 
-fn visit(module: &impl Module, each: &mut Visit<'_>) {
+pub(crate) fn visit(module: &impl Module, each: &mut Visit<'_>) {
     struct Visitor<'a, 'b> {
         path: Vec<String>,
         each: &'a mut Visit<'b>,
@@ -181,6 +181,26 @@ pub enum WeightsError {
     Architecture {
         /// The file.
         path: PathBuf,
+        /// What matched and what did not.
+        report: LoadReport,
+    },
+    /// Not weights of another program that [`crate::weights::read`] takes.
+    #[error("{}: cannot be read as weights (safetensors, or a file of torch.save): {problem}", path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        problem: String,
+    },
+    /// Too few of the network's tensors are in the file.
+    #[error("{}: {:.1} % of the network's tensors are in the file with their shape; at least {:.1} % are asked for: {report}", path.display(), 100.0 * share, 100.0 * least)]
+    TooFew {
+        /// The file.
+        path: PathBuf,
+        /// Share of the network's tensors that matched.
+        share: f64,
+        /// Share asked for.
+        least: f64,
         /// What matched and what did not.
         report: LoadReport,
     },
@@ -263,8 +283,8 @@ fn serialize(tensors: Vec<(String, Vec<usize>, Vec<u8>)>, metadata: &BTreeMap<St
 /// Tensors of a safetensors file.
 #[derive(Debug)]
 pub struct WeightsFile {
-    path: PathBuf,
-    tensors: BTreeMap<String, (Vec<usize>, Vec<f32>)>,
+    pub(crate) path: PathBuf,
+    pub(crate) tensors: BTreeMap<String, (Vec<usize>, Vec<f32>)>,
     /// What was given as metadata when it was written; empty for files of other programs.
     pub metadata: BTreeMap<String, String>,
 }

@@ -40,6 +40,44 @@ pub fn sigmoid_rampup(peak: f64, length: u64) -> Schedule {
     })
 }
 
+/// `peak (1 - t/T)^power` with T = `horizon`, 0 from there on: "poly", DeepLab's and nnU-Net's decay of the rate, both with
+/// power 0.9 (Chen et al. 2017, <https://arxiv.org/abs/1606.00915>; Isensee et al. 2021,
+/// <https://doi.org/10.1038/s41592-020-01008-z>, which counts epochs, not updates). `power` at least 0.
+pub fn polynomial_decay(peak: f64, horizon: u64, power: f64) -> Schedule {
+    Box::new(move |step| match 1.0 - progress(step, horizon) {
+        // 0^0 is 1, but over is over.
+        rest if rest <= 0.0 => 0.0,
+        rest => peak * rest.powf(power),
+    })
+}
+
+/// `first` until `from`, linearly to `last` at `until`, and that from there on; a step where `until` is not after `from`.
+pub fn linear(first: f64, last: f64, from: u64, until: u64) -> Schedule {
+    Box::new(move |step| match step.checked_sub(from) {
+        None => first,
+        Some(since) => {
+            let share = progress(since, until.saturating_sub(from));
+            // Exactly either end's value at either end.
+            first * (1.0 - share) + last * share
+        }
+    })
+}
+
+/// A weight that is 0 until `from`, then rises linearly to `weight` at `until`: a loss that joins later.
+pub fn ramp(weight: f64, from: u64, until: u64) -> Schedule {
+    linear(0.0, weight, from, until)
+}
+
+/// `first`, then from each step named in `later` on the value beside it, whatever order they are named in (of several for one step
+/// the last).
+pub fn piecewise(first: f64, mut later: Vec<(u64, f64)>) -> Schedule {
+    later.sort_by_key(|(step, _)| *step);
+    Box::new(move |step| {
+        let begun = later.partition_point(|(begin, _)| *begin <= step);
+        if begun == 0 { first } else { later[begun - 1].1 }
+    })
+}
+
 /// Decay of an average with warm-up: `min(1 - 1/(step + 1), decay)` (Mean Teacher's reference code), so that the first
 /// updates copy rather than keep the initial weights.
 pub fn average_decay(decay: f64) -> Schedule {

@@ -83,8 +83,33 @@ fn groups_that_do_not_divide_the_channels_are_named() {
 #[test]
 fn an_empty_batch_leaves_the_running_statistics_alone() {
     let mut norm = BatchNorm2d::init(2, &device());
-    norm.forward_train(Tensor::ones([1, 2, 3, 3], &device()) * 5.0, Relu);
+    norm.forward_train(Tensor::<4>::ones([1, 2, 3, 3], &device()) * 5.0, Relu);
     let before = parameters(&norm);
     assert_eq!(norm.forward_train(Tensor::ones([0, 2, 3, 3], &device()), Relu).dims(), [0, 2, 3, 3]);
     assert_eq!(parameters(&norm), before);
+}
+
+#[test]
+fn convolutions_in_bf16_are_near_those_in_f32_and_give_f32_gradients() {
+    use burn::tensor::DType;
+
+    let tracked = device().autodiff();
+    let values = |n: usize| (0..n).map(|i| ((i * 37 % 101) as f32 / 50.0 - 1.0).sin()).collect::<Vec<f32>>();
+    let x = Tensor::<1>::from_floats(values(2 * 3 * 64).as_slice(), &tracked).reshape([2, 3, 4, 4, 4]);
+    let mut rng = rng();
+    let mut conv = ConvConfig::same(3, 4, 3).init3d(&tracked, &mut rng);
+    let mut up = ConvTranspose3d::init(4, 2, &tracked, &mut rng);
+    let full = up.forward(conv.forward(x.clone()));
+    (conv.half, up.half) = (true, true);
+    let half = up.forward(conv.forward(x));
+    assert_eq!(half.dtype(), DType::F32);
+    let difference = (half.clone() - full.clone()).abs().max().into_scalar::<f32>();
+    let largest = full.abs().max().into_scalar::<f32>();
+    assert!(difference > 0.0 && difference < 0.02 * largest, "{difference} of {largest}");
+    let gradients = (half.clone() * half).sum().backward();
+    for dtype in
+        [conv.weight.val().grad(&gradients).unwrap().dtype(), up.bias.val().grad(&gradients).unwrap().dtype()]
+    {
+        assert_eq!(dtype, DType::F32);
+    }
 }

@@ -177,8 +177,16 @@ pub fn goal(name: &str) -> Option<Goal> {
         Some(s) if s.name.starts_with("loss/") || [GAN_LOSS_D, GAN_LOSS_G].contains(s) => Some(Goal::Lower),
         Some(s) if [VAL_METRIC, TRAIN_METRIC, TEST_METRIC].contains(s) => words(s.group_of(name)?),
         Some(s)
-            if [VAL_LOSS, TRAIN_LOSS, TEST_LOSS, VAL_ERROR_RATE, VAL_CALIBRATION_ERROR, VAL_MAE]
-                .contains(s) =>
+            if [
+                VAL_LOSS,
+                TRAIN_LOSS,
+                TEST_LOSS,
+                VAL_ERROR_RATE,
+                VAL_CALIBRATION_ERROR,
+                VAL_MAE,
+                VAL_HD95,
+            ]
+            .contains(s) =>
         {
             Some(Goal::Lower)
         }
@@ -242,6 +250,7 @@ signals! {
     LOSS_TERM = "loss/term", "1", "the term of the loss named by the group, where it has no name of its own here";
 
     WEIGHT_CONSISTENCY = "weight/consistency", "1", "weight of the consistency term in effect at this step";
+    WEIGHT_CLASS = "weight/class", "1", "weight of the class named by the group in the loss at this step; 1 for every class where none counts more";
     WEIGHT_LOSS = "weight/loss", "1", "weight of the loss term named by the group in effect at this step";
 
     GRAD_NORM = "grad/norm", "1", "global 2-norm of the gradient before clipping, by group where grouped";
@@ -289,12 +298,16 @@ signals! {
     VAL_PREVALENCE = "val/prevalence", "1", "fraction of valid pixels labelled positive";
     VAL_ACCURACY = "val/accuracy", "1", "accuracy; floor: the share of the most frequent class";
     VAL_BALANCED_ACCURACY = "val/balanced_accuracy", "1", "mean recall over classes; floor: one over the number of classes";
+    VAL_MACRO_F1 = "val/macro_f1", "1", "mean F1 over classes; floor: that of always answering the most frequent class";
     VAL_MIOU = "val/miou", "1", "mean intersection over union over classes";
     VAL_DICE = "val/dice", "1", "Dice; mean over classes where there are several";
     VAL_ERROR_RATE = "val/error_rate", "1", "share of wrong decisions, lower is better";
     VAL_METRIC = "val/metric", "1", "the metric named by the group, where it has no name of its own here";
     VAL_CALIBRATION_ERROR = "val/calibration_error", "1", "expected calibration error, lower is better";
     VAL_SURFACE_DICE = "val/surface_dice", "1", "Dice of surfaces within a tolerance";
+    VAL_CLDICE = "val/cldice", "1", "centre-line Dice";
+    VAL_HD95 = "val/hd95", "1", "95th percentile of the distances between the surfaces, in the units of the spacing, lower is better";
+    VAL_TOPOLOGY_MIX = "val/topology_mix", "1", ".30 TopoScore + .35 surface Dice + .35 VOI score";
     VAL_TOPO_SCORE = "val/topo_score", "1", "Betti-matching F1";
     VAL_VOI_SCORE = "val/voi_score", "1", "variation of information mapped to (0, 1], higher is better";
     VAL_S_MEASURE = "val/s_measure", "1", "structure measure";

@@ -1,8 +1,8 @@
 //! Devices by name: `cpu`, `cuda:0`, `wgpu`, …
 
-use burn::tensor::Device;
 #[cfg(any(feature = "wgpu", feature = "vulkan", feature = "metal"))]
 use burn::tensor::DeviceKind;
+use burn::tensor::{DType, Device};
 
 use crate::error::{Result, TrainError};
 
@@ -39,6 +39,19 @@ pub fn open(name: &str) -> Result<Device> {
             built_in().join(", ")
         ))),
     }
+}
+
+/// Refuses bf16 where the device does not compute in it.
+///
+/// # Errors
+/// The CPU, whose kernels are f32, or a device without bf16.
+pub fn check_bf16(name: &str, device: &Device) -> Result<()> {
+    if name.starts_with("cpu") || !device.supports_dtype(DType::BF16) {
+        return Err(TrainError::Device(format!(
+            "optim.precision = \"bf16\": --device {name} does not compute in bf16; use \"f32\", or a GPU that has it"
+        )));
+    }
+    Ok(())
 }
 
 /// The numbered discrete GPU, or without a number the best one there is (integrated ones too).

@@ -42,6 +42,9 @@ pub enum TrainError {
     /// A device that is not there or not compiled in.
     #[error("{0}")]
     Device(String),
+    /// A request that makes no sense here.
+    #[error("{0}")]
+    Usage(String),
     /// A fault of ours.
     #[error("internal error: {0}")]
     Internal(String),

@@ -7,18 +7,24 @@ pub mod config;
 pub mod device;
 mod error;
 mod expect;
+mod images;
+mod measured;
+mod optimization;
 mod recipe;
 pub mod recipes;
 mod run;
 mod segment2d;
+mod segment3d;
+mod session;
 pub mod settings;
+mod volumes;
 
 use std::path::Path;
 
 pub use error::{Result, TrainError};
-pub use recipes::{Entry, Predictor, Recipe, Session};
+pub use recipes::{Entry, Inspection, Problem, Recipe, Request, Score, Scores, Session, Severity};
 pub use run::{Control, Observer, Outcome, Report};
-use settings::{ConfigError, Problem, Reader, Resolved, Source};
+use settings::{ConfigError, Reader, Resolved, Source};
 
 /// A recipe with its settings.
 #[derive(Debug)]
@@ -52,7 +58,7 @@ pub fn parse(path: &Path, text: &str, overrides: &[String]) -> Result<Loaded, Co
         let found = if name.is_empty() { "is missing".to_owned() } else { format!("found \"{name}\"") };
         let message = format!("{found}; accepted is one of {}", names.join(", "));
         let source = Source::File(path.to_owned(), 1);
-        return Err(ConfigError(vec![Problem { source, key: "recipe".to_owned(), message }]));
+        return Err(ConfigError(vec![settings::Problem { source, key: "recipe".to_owned(), message }]));
     };
     let recipe = (entry.read)(&mut reader);
     let resolved = reader.finish(&|key| {
@@ -70,7 +76,7 @@ pub fn defaults(entry: &Entry) -> Resolved {
         reader
     };
     let mut all = read(Reader::empty());
-    for (setting, words) in config::ALTERNATIVES {
+    for (setting, words) in entry.alternatives {
         if let Ok(reader) = Reader::new(Path::new(""), "", &[(*setting).to_owned()]) {
             all.add_alternative(read(reader), words);
         }

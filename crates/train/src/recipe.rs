@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::error::Result;
 use crate::expect::Expectation;
+use crate::recipes::Score;
 
 /// Signal names and values of one moment.
 pub type Signals = Vec<(String, f64)>;
@@ -67,6 +68,35 @@ pub struct Evaluation {
     pub floors: BTreeMap<String, f64>,
     /// Which weights were better, for people and for [`Recipe::weights`].
     pub winner: &'static str,
+}
+
+impl Evaluation {
+    /// The value of a signal; NaN where it is not there.
+    pub(crate) fn score(&self, name: &str) -> f64 {
+        self.signals.iter().find(|(n, _)| n == name).map_or(f64::NAN, |(_, value)| *value)
+    }
+}
+
+/// Turns the judgements of several kinds of weights into signals: each under its group, and those of the better kind (by
+/// `metric`; the first of equals) without a group.
+pub(crate) fn evaluation(kinds: &[(&'static str, Vec<Score>)], metric: &str) -> Evaluation {
+    let score = |scores: &[Score]| scores.iter().find(|s| s.name == metric).map_or(f64::NAN, |s| s.value);
+    let winner =
+        kinds.iter().reduce(|a, b| if score(&b.1) > score(&a.1) || score(&a.1).is_nan() { b } else { a });
+    let Some((winner, best)) = winner else { return Evaluation::default() };
+    let mut evaluation = Evaluation { winner, ..Evaluation::default() };
+    let mut add = |scores: &[Score], kind: Option<&str>| {
+        for s in scores {
+            let name = kind.map_or(s.name.clone(), |kind| format!("{}/{kind}", s.name));
+            evaluation.floors.extend(s.floor.map(|floor| (name.clone(), floor)));
+            evaluation.signals.push((name, s.value));
+        }
+    };
+    add(best, None);
+    for (kind, scores) in kinds.iter().filter(|_| kinds.len() > 1) {
+        add(scores, Some(kind));
+    }
+    evaluation
 }
 
 /// One kind of training.

@@ -2,21 +2,31 @@
 //! of that task.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::tensor::activation::sigmoid;
 use burn::tensor::{Device, Tensor, TensorData};
+use serde_json::json;
+use trimtab_data::atomic::write_atomic;
+use trimtab_data::audit;
 use trimtab_data::augment::{self, Augment};
-use trimtab_data::dataset::Dataset;
+use trimtab_data::dataset::{Dataset, normalise};
+use trimtab_data::formats::{self, cryoppp, eman_box, png, star, tiff, topaz};
+use trimtab_data::overlay::overlay;
+use trimtab_data::picking::pick;
 use trimtab_data::rng::{Stream, rng};
 use trimtab_data::tiles::{self, BlendPlan, Patch, Tile};
-use trimtab_data::{DataError, Image};
+use trimtab_data::{DataError, Image, MicrographParticles};
 use trimtab_metrics::{BinaryEvaluator, BinaryReport};
 use trimtab_nn::models::unet2d::UNet2d;
 use trimtab_signals::names;
 
-use crate::config::EvaluateConfig;
 use crate::error::{Result, TrainError};
+use crate::images::{Images, Windows};
+use crate::measured::to_vec;
+use crate::recipes::{Inspection, Problem, Request, Score, Scores, Severity};
 
 /// Patches of one kind, stacked. Axes: b = batch, h, w.
 #[derive(Debug, Clone, Default)]
@@ -129,7 +139,7 @@ pub(crate) fn probability_map(
     net: &UNet2d,
     device: &Device,
     image: &Image,
-    config: &EvaluateConfig,
+    config: &Windows,
 ) -> Result<Image> {
     // A window larger than the image would only predict padding.
     let side = image.width.max(image.height).next_multiple_of(16).min(config.tile);
@@ -144,16 +154,6 @@ pub(crate) fn probability_map(
         }
     }
     Ok(plan.finish())
-}
-
-/// A tensor's values on the host.
-pub(crate) fn to_vec<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> {
-    let data = tensor
-        .try_into_data()
-        .map_err(|e| TrainError::Internal(format!("cannot read from the device: {e:?}")))?;
-    data.convert::<f32>()
-        .try_into_vec()
-        .map_err(|e| TrainError::Internal(format!("cannot read from the device: {e:?}")))
 }
 
 /// Evaluates a predictor on every labelled image, one at a time, in constant memory. `each` sees every probability map
@@ -203,4 +203,204 @@ pub(crate) fn signals(
         add(report, Some(kind));
     }
     (out, floors, winner)
+}
+
+/// Examines both splits.
+pub(crate) fn inspect(images: &Images) -> Result<Inspection> {
+    let data = &images.data;
+    let splits = data.open_unchecked()?;
+    let report = audit::inspect(&[("train", &splits.train), ("validation", &splits.validation)], data.tile);
+    let number = |v: Option<f64>| v.map_or_else(|| "–".to_owned(), |v| format!("{v:.4}"));
+    let rows = report.splits.iter().map(|s| {
+        let labels = s.labels.as_ref();
+        let sizes: Vec<String> =
+            s.sizes.iter().map(|z| format!("{}x{} ({})", z.width, z.height, z.images)).collect();
+        let values = labels.map_or_else(String::new, |l| {
+            l.stored.iter().map(|v| v.value.to_string()).collect::<Vec<_>>().join(", ")
+        });
+        vec![
+            s.name.clone(),
+            s.images.to_string(),
+            s.labelled.to_string(),
+            s.tiles.to_string(),
+            sizes.join(", "),
+            values,
+            number(labels.and_then(|l| l.prevalence)),
+            number(labels.map(|l| l.ignored_fraction)),
+            labels.map_or_else(String::new, |l| l.empty_masks.to_string()),
+        ]
+    });
+    let tiles = format!("tiles of {}", report.tile);
+    let header = [
+        "split",
+        "images",
+        "labelled",
+        &tiles,
+        "sizes (images)",
+        "label values",
+        "prevalence",
+        "ignored",
+        "empty masks",
+    ];
+    let contents = (header.map(str::to_owned).to_vec(), rows.collect());
+    let rows = report.splits.iter().filter_map(|s| s.intensity.as_ref().map(|i| (s, i))).map(|(s, i)| {
+        let plain = |v: f64| format!("{v:.4}");
+        vec![
+            s.name.clone(),
+            plain(f64::from(i.min)),
+            plain(i.mean),
+            plain(i.std),
+            plain(f64::from(i.max)),
+            s.non_finite.to_string(),
+        ]
+    });
+    let header = ["intensity", "min", "mean", "deviation", "max", "non-finite"];
+    let intensities = (header.map(str::to_owned).to_vec(), rows.collect());
+    let problems = report.problems.iter().map(|p| Problem {
+        severity: match p.severity {
+            audit::Severity::Error => Severity::Error,
+            audit::Severity::Warning => Severity::Warning,
+        },
+        message: p.message.clone(),
+        files: p.files.clone(),
+    });
+    Ok(Inspection {
+        tables: vec![contents, intensities],
+        problems: problems.collect(),
+        json: serde_json::to_value(&report).map_err(|e| TrainError::Internal(e.to_string()))?,
+    })
+}
+
+/// Evaluates on the validation images, or on other ones.
+pub(crate) fn scores(
+    images: &Images,
+    other: Option<&Path>,
+    predict: impl FnMut(&Image) -> Result<Image>,
+) -> Result<Scores> {
+    let dataset = match other {
+        None => images.data.open_once()?.validation,
+        Some(path) => images.data.open_other(path)?,
+    };
+    let labelled = (0..dataset.len()).filter(|i| dataset.is_labelled(*i)).count();
+    if labelled == 0 {
+        return Err(TrainError::Usage("no image has labels: there is nothing to compare with".to_owned()));
+    }
+    let report = evaluate(&dataset, images.windows.threshold, predict, |_, _| {})?;
+    let facts = json!({
+        "images": labelled, "pixels": report.valid, "ignored": report.ignored, "threshold": report.threshold,
+    });
+    Ok(Scores {
+        weights: String::new(),
+        on: format!(
+            "{labelled} images, {} pixels ({} ignored), threshold {}",
+            report.valid, report.ignored, report.threshold
+        ),
+        facts: facts.as_object().cloned().unwrap_or_default(),
+        metrics: report
+            .iter()
+            .map(|m| Score { name: format!("val/{}", m.name), value: m.value, floor: m.floor })
+            .collect(),
+    })
+}
+
+/// Predicts pictures and picks particles: probability map, mask, overlay and coordinates in four formats each.
+/// `trained_diameter` is that of the particles in the training data, in pixels.
+pub(crate) fn predict_files(
+    images: &Images,
+    request: &Request,
+    trained_diameter: Option<f64>,
+    predict: impl Fn(&Image) -> Result<Image>,
+    say: &mut dyn FnMut(&str),
+) -> Result<()> {
+    let threshold = request.threshold.unwrap_or(images.windows.threshold);
+    if !(0.0..=1.0).contains(&threshold) {
+        return Err(TrainError::Usage(format!("--threshold {threshold}: accepted is 0 to 1")));
+    }
+    let diameter = request.diameter.or(trained_diameter);
+    let Some(diameter) = diameter.filter(|d| d.is_finite() && *d > 0.0) else {
+        let problem = "the diameter of the particles is not known: give --diameter PIXELS";
+        return Err(TrainError::Usage(problem.to_owned()));
+    };
+    let inputs = list(&request.inputs)?;
+    let out = &request.out;
+    fs::create_dir_all(out).map_err(|e| DataError::io(out, "cannot create", e))?;
+    for (stem, path) in &inputs {
+        let image = formats::read_image(path)?;
+        let mut scaled = image.clone();
+        normalise(&mut scaled, images.data.normalise());
+        let map = predict(&scaled)?;
+        let picks = pick(&map, threshold as f32, diameter, request.min_score.unwrap_or(0.5));
+        let at = |ending: &str| out.join(format!("{stem}{ending}"));
+
+        tiff::write_f32(&at("_probability.tif"), &map)?;
+        let mask: Vec<u8> =
+            map.pixels.iter().map(|p| if f64::from(*p) > threshold { 255 } else { 0 }).collect();
+        png::write_grey8(&at("_mask.png"), map.width, map.height, &mask)?;
+        let picture = overlay(&image, Some(&map), None, &picks, threshold as f32).to_png();
+        write_atomic(&at("_overlay.png"), |w| w.write_all(&picture))?;
+        let name = path.file_name().map_or_else(|| stem.clone(), |n| n.to_string_lossy().into_owned());
+        let count = picks.len();
+        let list = MicrographParticles { micrograph: name, particles: picks };
+        star::write_coordinates(&at(".star"), std::slice::from_ref(&list))?;
+        eman_box::write(&at(".box"), &list, diameter.round().max(1.0) as usize)?;
+        topaz::write(&at(".txt"), std::slice::from_ref(&list))?;
+        cryoppp::write(&at(".csv"), &list)?;
+        let covered = mask.iter().filter(|v| **v > 0).count() as f64 / mask.len().max(1) as f64;
+        say(&format!("{}: {count} particles, {:.1} % of the area", path.display(), 100.0 * covered));
+    }
+    Ok(())
+}
+
+/// Images by the stem of their results' names, folders opened.
+fn list(inputs: &[PathBuf]) -> Result<BTreeMap<String, PathBuf>> {
+    let mut found = BTreeMap::new();
+    for input in inputs {
+        if input.is_dir() {
+            let before = found.len();
+            let entries = fs::read_dir(input).map_err(|e| DataError::io(input, "cannot list", e))?;
+            for entry in entries {
+                let path = entry.map_err(|e| DataError::io(input, "cannot list", e))?.path();
+                if path.is_file() && stem_of(&path).is_some() {
+                    add(&mut found, path)?;
+                }
+            }
+            if found.len() == before {
+                return Err(TrainError::Usage(format!(
+                    "{}: no images in it (looked for {})",
+                    input.display(),
+                    formats::IMAGE_EXTENSIONS.join(", ")
+                )));
+            }
+        } else if input.is_file() {
+            add(&mut found, input.clone())?;
+        } else {
+            return Err(TrainError::Usage(format!("{}: no such file or folder", input.display())));
+        }
+    }
+    Ok(found)
+}
+
+/// The name without its image extension; none where it has no such extension.
+fn stem_of(path: &Path) -> Option<String> {
+    let name = path.file_name()?.to_string_lossy().into_owned();
+    let lower = name.to_lowercase();
+    let extension = formats::IMAGE_EXTENSIONS
+        .iter()
+        .filter(|e| lower.ends_with(&format!(".{e}")))
+        .max_by_key(|e| e.len())?;
+    let stem = &name[..name.len() - extension.len() - 1];
+    (!stem.is_empty()).then(|| stem.to_owned())
+}
+
+fn add(found: &mut BTreeMap<String, PathBuf>, path: PathBuf) -> Result<()> {
+    let fallback =
+        || path.file_name().map_or_else(|| "image".to_owned(), |n| n.to_string_lossy().into_owned());
+    let stem = stem_of(&path).unwrap_or_else(fallback);
+    if let Some(other) = found.insert(stem.clone(), path.clone())
+        && other != path
+    {
+        let (a, b) = (other.display(), path.display());
+        return Err(TrainError::Usage(format!("{a} and {b}: results of both would be named {stem}")));
+    }
+    Ok(())
 }

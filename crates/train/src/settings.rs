@@ -265,6 +265,21 @@ impl Reader {
         })
     }
 
+    /// A floating-point number in `range`, or not given at all.
+    pub fn optional_number(
+        &mut self,
+        key: &str,
+        range: RangeInclusive<f64>,
+        doc: &'static str,
+    ) -> Option<f64> {
+        let accepted = format!("a number in {}..={}", range.start(), range.end());
+        let schema = json!({"type": "number", "minimum": range.start(), "maximum": range.end()});
+        self.ask(key, doc, accepted, schema, (None, None), |v| {
+            let number = v.as_float().or_else(|| v.as_integer().map(|i| i as f64))?;
+            range.contains(&number).then_some(Some(number))
+        })
+    }
+
     /// `true` or `false`.
     pub fn flag(&mut self, key: &str, default: bool, doc: &'static str) -> bool {
         let schema = json!({"type": "boolean"});
@@ -283,6 +298,25 @@ impl Reader {
         let schema = json!({"type": "string"});
         let default = (default.to_owned(), Some(Value::from(default)));
         self.ask(key, doc, "a text in quotes".to_owned(), schema, default, |v| v.as_str().map(str::to_owned))
+    }
+
+    /// Whole numbers: one, an array of them, or a text with commas between them; none where not given.
+    pub fn whole_numbers(&mut self, key: &str, doc: &'static str) -> Vec<i32> {
+        let one = |v: &Value| i32::try_from(v.as_integer()?).ok();
+        let schema = json!({"anyOf": [
+            {"type": "integer"}, {"type": "array", "items": {"type": "integer"}}, {"type": "string"}
+        ]});
+        let accepted = "whole numbers, e.g. 2, [2, 3] or \"2, 3\"".to_owned();
+        self.ask(key, doc, accepted, schema, (Vec::new(), Some(Value::Array(toml_edit::Array::new()))), |v| {
+            match v {
+                Value::Array(array) => array.iter().map(one).collect(),
+                Value::String(text) => {
+                    let parts = text.value().split(',').map(str::trim).filter(|part| !part.is_empty());
+                    parts.map(|part| part.parse().ok()).collect()
+                }
+                other => one(other).map(|value| vec![value]),
+            }
+        })
     }
 
     /// One of a few words.
@@ -379,6 +413,18 @@ impl Reader {
     /// Keys (or all keys under a section) that do nothing here, and why. Setting one is an error.
     pub fn inactive(&mut self, key: &str, because: impl Into<String>) {
         self.inactive.insert(key.to_owned(), because.into());
+    }
+
+    /// As [`Self::inactive`] for what the value of `cause` switches off. Where that value is given on the command line, keys of the
+    /// file are passed over: one `--set` may switch off what a file has set up in several keys.
+    pub fn switched_off(&mut self, key: &str, cause: &str, because: impl Into<String>) {
+        let by_flag = self.entries.get(cause).is_some_and(|e| e.source == Source::Flag);
+        let in_file = |source: &Source| matches!(source, Source::File(..));
+        if by_flag && self.entries.get(key).is_none_or(|e| in_file(&e.source)) {
+            let below = format!("{key}.");
+            self.entries.retain(|k, e| k != key && !k.starts_with(&below) || !in_file(&e.source));
+        }
+        self.inactive(key, because);
     }
 
     /// Records that a value, though of the right type, can't be used.

@@ -10,33 +10,25 @@ use crate::table::{number, table};
 
 pub fn run(args: &EvalArgs) -> Result<u8, Failure> {
     let loaded = open_run(&args.run)?;
-    let predictor = loaded.recipe.predictor(&args.run, &args.device)?;
-    let data = &loaded.recipe.common().data;
-    let dataset = match &args.data {
-        None => data.open_once()?.validation,
-        Some(path) => data.open_other(path)?,
-    };
-    let labelled = (0..dataset.len()).filter(|i| dataset.is_labelled(*i)).count();
-    if labelled == 0 {
-        return Err(Failure::usage("no image has labels: there is nothing to compare with"));
-    }
-    let report = predictor.evaluate(&dataset)?;
+    let scores = loaded.recipe.evaluate(&args.run, &args.device, args.data.as_deref())?;
     if args.json {
-        let metrics: serde_json::Map<_, _> = report
+        let metrics: serde_json::Map<_, _> = scores
+            .metrics
             .iter()
-            .map(|m| (format!("val/{}", m.name), json!({"value": m.value, "floor": m.floor})))
+            .map(|m| (m.name.clone(), json!({"value": m.value, "floor": m.floor})))
             .collect();
-        print_json(&json!({
-            "run": args.run, "weights": predictor.describe(), "images": labelled, "pixels": report.valid, "ignored": report.ignored,
-            "threshold": report.threshold, "metrics": metrics,
-        }));
+        let mut all = json!({"run": args.run, "weights": scores.weights, "metrics": metrics});
+        if let Some(object) = all.as_object_mut() {
+            object.extend(scores.facts);
+        }
+        print_json(&all);
     } else {
-        say(&format!("{}: {}", args.run.display(), predictor.describe()));
-        say(&format!(
-            "{labelled} images, {} pixels ({} ignored), threshold {}",
-            report.valid, report.ignored, report.threshold
-        ));
-        let rows = report.iter().map(|m| vec![m.name.to_owned(), number(m.floor), number(Some(m.value))]);
+        say(&format!("{}: {}", args.run.display(), scores.weights));
+        say(&scores.on);
+        let rows = scores.metrics.iter().map(|m| {
+            let name = m.name.strip_prefix("val/").unwrap_or(&m.name);
+            vec![name.to_owned(), number(m.floor), number(Some(m.value))]
+        });
         say(&table(&["metric", "floor", "value"], rows));
     }
     Ok(DONE)

@@ -4,6 +4,7 @@ pub mod compare;
 pub mod diagnose;
 pub mod eval;
 pub mod explain;
+pub mod folds;
 pub mod init;
 pub mod inspect;
 pub mod predict;

@@ -1,10 +1,11 @@
 //! `trimtab train`.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use trimtab_signals::{RunInfo, Status};
-use trimtab_train::{Loaded, Session};
+use trimtab_train::{Loaded, Outcome, Session};
 
 use crate::args::TrainArgs;
 use crate::commands::open_run;
@@ -13,10 +14,6 @@ use crate::progress::{Progress, print_json, say};
 use crate::table;
 
 pub fn run(args: &TrainArgs) -> Result<u8, Failure> {
-    let loaded = match (&args.recipe, args.resume) {
-        (Some(recipe), false) => trimtab_train::load(recipe, &args.set)?,
-        (recipe, _) => resumed(recipe.as_deref(), args)?,
-    };
     let interrupted = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&interrupted);
     ctrlc::set_handler(move || {
@@ -26,21 +23,46 @@ pub fn run(args: &TrainArgs) -> Result<u8, Failure> {
         eprintln!("\ninterrupted: writing a checkpoint after this step (again to quit at once)");
     })
     .map_err(|e| Failure::usage(format!("cannot watch for Ctrl-C: {e}")))?;
+    if args.folds {
+        return super::folds::run(args, &interrupted);
+    }
+    let loaded = match (&args.recipe, args.resume) {
+        (Some(recipe), false) => trimtab_train::load(recipe, &args.set)?,
+        (recipe, _) => resumed(recipe.as_deref(), args)?,
+    };
+    let outcome = train(&loaded, args, &args.out, args.resume, &interrupted)?;
+    Ok(match outcome.status {
+        Status::Finished => DONE,
+        Status::Interrupted => {
+            eprintln!("interrupted; go on with: trimtab train --resume --out {}", args.out.display());
+            INTERRUPTED
+        }
+        _ => STOPPED,
+    })
+}
 
-    let mut progress = Progress::new(args.json, loaded.recipe.common().metric(), interrupted);
+/// Trains in a run directory and shows the outcome.
+pub fn train(
+    loaded: &Loaded,
+    args: &TrainArgs,
+    directory: &Path,
+    resume: bool,
+    interrupted: &Arc<AtomicBool>,
+) -> Result<Outcome, Failure> {
+    let mut progress = Progress::new(args.json, loaded.recipe.common().metric(), Arc::clone(interrupted));
     let json = args.json;
     let mut on_start = |info: &RunInfo| {
         // Reading the data takes memory of other sizes than training does.
         trimtab_kernels::alloc::release();
         if !json {
-            eprintln!("{}", headline(&loaded, info));
+            eprintln!("{}", headline(loaded, info));
         }
     };
     let session = Session {
-        directory: args.out.clone(),
+        directory: directory.to_owned(),
         resolved: &loaded.resolved,
         device: &args.device,
-        resume: args.resume,
+        resume,
         observer: &mut progress,
         on_start: &mut on_start,
     };
@@ -57,7 +79,7 @@ pub fn run(args: &TrainArgs) -> Result<u8, Failure> {
         say(&format!(
             "{} steps in {wall:.0} s ({rate:.2} steps/s); results in {}",
             outcome.summary.steps,
-            args.out.display()
+            directory.display()
         ));
         if let Some(reason) = &outcome.reason {
             say(&format!(
@@ -66,14 +88,7 @@ pub fn run(args: &TrainArgs) -> Result<u8, Failure> {
             ));
         }
     }
-    Ok(match outcome.status {
-        Status::Finished => DONE,
-        Status::Interrupted => {
-            eprintln!("interrupted; go on with: trimtab train --resume --out {}", args.out.display());
-            INTERRUPTED
-        }
-        _ => STOPPED,
-    })
+    Ok(outcome)
 }
 
 /// The settings of the run to go on with; a recipe given beside `--resume` must agree with them.
@@ -108,13 +123,18 @@ fn resumed(recipe: Option<&std::path::Path>, args: &TrainArgs) -> Result<Loaded,
 
 fn headline(loaded: &Loaded, info: &RunInfo) -> String {
     let parameters: u64 = info.parameter_counts.values().sum();
-    let pixels: u64 = info.class_counts.iter().filter(|(label, _)| *label != "-1").map(|(_, n)| n).sum();
-    let positive = info.class_counts.get("1").copied().unwrap_or(0) as f64 / pixels.max(1) as f64;
+    let labelled: u64 = info.class_counts.iter().filter(|(label, _)| *label != "-1").map(|(_, n)| n).sum();
+    let shares: Vec<String> = info
+        .class_counts
+        .iter()
+        .filter(|(label, _)| *label != "-1")
+        .map(|(label, n)| format!("class {label} {:.1} %", 100.0 * *n as f64 / labelled.max(1) as f64))
+        .collect();
     format!(
-        "{}: {parameters} parameters, {} steps at most, {pixels} labelled pixels ({:.1} % positive), device {} with {} threads, seed {}",
+        "{}: {parameters} parameters, {} steps at most, {labelled} labels ({}), device {} with {} threads, seed {}",
         loaded.entry.name,
         info.steps_planned,
-        100.0 * positive,
+        shares.join(", "),
         info.device,
         info.threads,
         info.seed

@@ -1,17 +1,19 @@
 //! NumPy arrays: <https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>.
 //!
-//! The reader is our own: the header of a `.npy` file is a Python literal, and general parsers of it recurse and
-//! multiply the dimensions without a bound, so that a corrupt file could bring the process down. The tests
-//! compare reader and writer with the `npyz` crate.
+//! The reader is our own: the header of a `.npy` file is a Python literal, and general parsers of it recurse
+//! and multiply the dimensions without a bound, so that a corrupt file could bring the process down. The
+//! tests compare reader and writer with the `npyz` crate.
 
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;
 
 use super::raster::{Raster, Samples, Stored, checked_product};
+use super::volume_raw::{Input, Layout, RawVolume, Source};
 use crate::atomic::write_atomic;
 use crate::error::{DataError, Result};
 use crate::image::{Image, Labels};
+use crate::volume::{Geometry, VolumeInfo};
 
 const FORMAT: &str = "NPY";
 pub(super) const MAGIC: [u8; 6] = *b"\x93NUMPY";
@@ -136,6 +138,48 @@ pub(super) fn read_raster(path: &Path) -> Result<Raster> {
 /// As for [`read`].
 pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<Array> {
     parse(&mut &bytes[..], Some(bytes.len() as u64), path)
+}
+
+/// An array `[d, h, w]`, `[c, d, h, w]`, `[d, h, w, 1]` or, as a single slice, `[h, w]` as a volume; `length`
+/// is that of the file.
+///
+/// # Errors
+/// As for [`read`], and [`DataError::Content`] with the shape for any other.
+pub(super) fn open_volume(mut input: Box<dyn Input>, length: u64, path: &Path) -> Result<RawVolume> {
+    let (header, start) = parse_header(&mut input, path)?;
+    let (channels, shape) = match header.shape[..] {
+        [h, w] => (None, [1, h, w]),
+        // One column would be no volume.
+        [d, h, w] | [d, h, w, 1] => (None, [d, h, w]),
+        [c, d, h, w] => (Some(c), [d, h, w]),
+        ref other => {
+            return Err(DataError::content(
+                path,
+                format!(
+                    "an array of shape {other:?}; as volumes are accepted [d, h, w], [c, d, h, w] and [d, h, w, 1]"
+                ),
+            ));
+        }
+    };
+    // Products of a shape fit, as the header's reader has checked.
+    let [d, h, w] = shape;
+    let steps = if header.fortran_order {
+        let first = channels.unwrap_or(1);
+        [1, first, first * d, first * d * h]
+    } else {
+        [d * h * w, h * w, w, 1]
+    };
+    let channels = channels.unwrap_or(1);
+    let info = VolumeInfo { channels, shape, geometry: Geometry::default() };
+    let layout = Layout {
+        start,
+        number: header.stored,
+        big_endian: header.big_endian,
+        steps,
+        reversed: [false; 3],
+        scale: None,
+    };
+    RawVolume::new(path, FORMAT, info, layout, Source::Plain(input), length)
 }
 
 fn open(path: &Path) -> Result<(BufReader<File>, u64)> {
@@ -397,7 +441,7 @@ macro_rules! numbers {
         })*
     };
 }
-numbers!(u8 = "|u1", i32 = "<i4", f32 = "<f4");
+numbers!(u8 = "|u1", i16 = "<i2", u16 = "<u2", i32 = "<i4", f32 = "<f4");
 
 pub(super) fn to_bytes<T: Number>(shape: &[usize], values: impl Iterator<Item = T>) -> Vec<u8> {
     let sizes: String = shape.iter().map(|length| format!("{length}, ")).collect();

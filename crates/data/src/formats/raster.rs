@@ -39,6 +39,7 @@ macro_rules! with_samples {
         }
     };
 }
+pub(super) use with_samples;
 
 /// The numbers a binary format can hold. The name says what is stored; see [`Samples`] for what it becomes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,16 +1,21 @@
-//! TIFF 6.0 and BigTIFF of a single page, through the `tiff` crate.
+//! TIFF 6.0 and BigTIFF through the `tiff` crate: single pages as pictures, stacks of pages as volumes.
 
-use std::io::{Cursor, Read, Seek};
-use std::path::Path;
+use std::io::{BufReader, Cursor, Read, Seek};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 
+use tiff::decoder::ifd::Value;
 use tiff::decoder::{Decoder, DecodingResult, Limits};
 use tiff::encoder::{TiffEncoder, colortype};
+use tiff::tags::{CompressionMethod, Tag};
 use tiff::{ColorType, TiffResult};
 
 use super::raster::{Raster, Samples, checked_product};
+use super::volume_raw::Input;
 use crate::atomic::write_atomic;
 use crate::error::{DataError, Result};
 use crate::image::{Image, Labels};
+use crate::volume::{Geometry, VolumeInfo, VolumeReader};
 
 const FORMAT: &str = "TIFF";
 
@@ -36,6 +41,13 @@ pub fn decode(bytes: &[u8], path: &Path) -> Result<Raster> {
             ),
         ));
     }
+    decode_page(&mut decoder, bytes.len() as u64, path)
+}
+
+/// The page that the decoder is at, of a file of `length` bytes.
+fn decode_page<R: Read + Seek>(decoder: &mut Decoder<R>, length: u64, path: &Path) -> Result<Raster> {
+    let wrong = |problem: String| DataError::format(path, FORMAT, problem);
+    let failed = |error: tiff::TiffError| wrong(error.to_string());
     let (width, height) = decoder.dimensions().map_err(failed)?;
     let (width, height) = (width as usize, height as usize);
     let color = decoder.colortype().map_err(failed)?;
@@ -44,6 +56,20 @@ pub fn decode(bytes: &[u8], path: &Path) -> Result<Raster> {
         ColorType::RGB(_) | ColorType::RGBA(_) | ColorType::YCbCr(8) => 3,
         other => return Err(wrong(format!("pixels of type {other:?}; grey and RGB are accepted"))),
     };
+    let compression = decoder.find_tag_unsigned::<u16>(Tag::Compression).map_err(failed)?.unwrap_or(1);
+    let most = match CompressionMethod::from_u16_exhaustive(compression) {
+        CompressionMethod::None => 1,
+        CompressionMethod::Deflate | CompressionMethod::OldDeflate => 1032,
+        CompressionMethod::PackBits => 64,
+        _ => MOST_COMPRESSION as u64,
+    };
+    let bits =
+        checked_product([width, height, usize::from(color.num_samples()), usize::from(color.bit_depth())]);
+    if bits.is_none_or(|bits| (bits / 8) as u64 > length.saturating_mul(most)) {
+        return Err(wrong(format!(
+            "{width} x {height} pixels of {color:?} cannot come out of a file of {length} bytes"
+        )));
+    }
     let mut decoded = DecodingResult::U8(Vec::new());
     let layout = decoder.read_image_to_buffer(&mut decoded).map_err(failed)?;
     let bits = usize::from(color.bit_depth());
@@ -113,6 +139,205 @@ fn pages<R: Read + Seek>(decoder: &mut Decoder<R>) -> TiffResult<usize> {
         decoder.seek_to_image(0)?;
     }
     Ok(pages)
+}
+
+/// A stack of pages of one size, read page by page.
+pub(super) struct Stack {
+    path: PathBuf,
+    length: u64,
+    decoder: Decoder<BufReader<Box<dyn Input>>>,
+    info: VolumeInfo,
+    /// Pages from one channel to the next and from one slice to the next.
+    steps: [usize; 2],
+}
+
+/// Opens a file of `length` bytes. Pages are slices; the descriptions of ImageJ, OME-TIFF and tifffile say
+/// which are channels, and the first two give the distances (from nm, um, mm, cm or inch; a bare number is
+/// taken as it is).
+///
+/// # Errors
+/// [`DataError::Format`] when a page's directory is damaged; [`DataError::Content`] for more axes than
+/// channel and depth.
+pub(super) fn open_stack(input: Box<dyn Input>, length: u64, path: &Path) -> Result<Stack> {
+    let failed = |error: tiff::TiffError| DataError::format(path, FORMAT, error.to_string());
+    let mut decoder = decoder(BufReader::new(input), usize::try_from(length).unwrap_or(usize::MAX), path)?;
+    let pages = pages(&mut decoder).map_err(failed)?;
+    let (width, height) = decoder.dimensions().map_err(failed)?;
+    let description = match decoder.find_tag(Tag::ImageDescription) {
+        Ok(Some(text)) => text.into_string().unwrap_or_default(),
+        // A picture is as good without.
+        _ => String::new(),
+    };
+    let mut resolution = |tag| {
+        let value = match decoder.find_tag(tag).ok().flatten()? {
+            Value::Rational(numerator, denominator) => f64::from(numerator) / f64::from(denominator),
+            other => other.into_f64().ok()?,
+        };
+        (value.is_finite() && value > 0.0).then_some(value)
+    };
+    let resolution = [resolution(Tag::YResolution), resolution(Tag::XResolution)];
+    let (width, height) = (width as usize, height as usize);
+    let Arrangement { channels, steps, spacing } =
+        arrangement(&description, pages, [height, width], resolution)
+            .map_err(|problem| DataError::content(path, problem))?;
+    let info = VolumeInfo {
+        channels,
+        shape: [pages / channels, height, width],
+        geometry: Geometry::with_spacing(spacing),
+    };
+    Ok(Stack { path: path.to_owned(), length, decoder, info, steps })
+}
+
+impl Stack {
+    pub(super) fn info(&self) -> &VolumeInfo {
+        &self.info
+    }
+
+    fn page(&mut self, channel: usize, slice: usize) -> Result<Raster> {
+        let page = channel * self.steps[0] + slice * self.steps[1];
+        let wrong =
+            |problem: String| DataError::format(&self.path, FORMAT, format!("page {page}: {problem}"));
+        self.decoder.seek_to_image(page).map_err(|error| wrong(error.to_string()))?;
+        let raster = decode_page(&mut self.decoder, self.length, &self.path)?;
+        let [_, h, w] = self.info.shape;
+        if (raster.width, raster.height) != (w, h) {
+            return Err(wrong(format!(
+                "it has {} x {} pixels, but the first page has {w} x {h}; a volume needs pages of one size",
+                raster.width, raster.height
+            )));
+        }
+        Ok(raster)
+    }
+
+    /// Labels `[slices, h, w]` of the one channel; of a page with a palette these are the indices.
+    ///
+    /// # Errors
+    /// As for [`VolumeReader::slices`], and [`DataError::Content`] for colours and values that are not 32-bit
+    /// integers.
+    pub(super) fn labels(&mut self, range: Range<usize>) -> Result<Vec<i32>> {
+        let mut values = Vec::new();
+        for slice in super::volume::checked_range(&self.path, range, self.info.shape[0])? {
+            let page = self.page(0, slice)?.into_labels(&self.path)?;
+            values.extend_from_slice(&page.values);
+        }
+        Ok(values)
+    }
+}
+
+impl VolumeReader for Stack {
+    fn info(&self) -> &VolumeInfo {
+        &self.info
+    }
+
+    fn slices(&mut self, range: Range<usize>) -> Result<Vec<f32>> {
+        let mut values = Vec::new();
+        for channel in 0..self.info.channels {
+            for slice in super::volume::checked_range(&self.path, range.clone(), self.info.shape[0])? {
+                let page = self.page(channel, slice)?.into_image(&self.path)?;
+                values.extend_from_slice(&page.pixels);
+            }
+        }
+        Ok(values)
+    }
+}
+
+/// What the pages of a stack are.
+#[derive(Debug, PartialEq)]
+struct Arrangement {
+    channels: usize,
+    steps: [usize; 2],
+    spacing: [f64; 3],
+}
+
+/// From the description of the first page. `resolution` is pixels a unit along height and width.
+fn arrangement(
+    description: &str,
+    pages: usize,
+    size: [usize; 2],
+    resolution: [Option<f64>; 2],
+) -> Result<Arrangement, String> {
+    let plain = Arrangement { channels: 1, steps: [pages, 1], spacing: [1.0; 3] };
+    let too_many = |axes: &str| {
+        format!("a TIFF stack of {axes}; accepted are volumes of one time with any number of channels")
+    };
+    if description.starts_with("ImageJ=") {
+        let value =
+            |key: &str| description.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+        let count = |key| value(key).and_then(|text| text.trim().parse::<usize>().ok()).unwrap_or(1).max(1);
+        let [images, channels, slices, frames] = ["images", "channels", "slices", "frames"].map(count);
+        if pages == 1 && images > 1 {
+            return Err(format!(
+                "an ImageJ stack of {images} slices in a single page, as ImageJ writes beyond 4 GB; \
+                 accepted is one page a slice: save it as BigTIFF"
+            ));
+        }
+        let unit = value("unit").map_or(1.0, |unit| millimetres(&unit.trim().replace("\\u00B5", "u")));
+        let positive = |value: f64| if value.is_finite() && value > 0.0 { value } else { 1.0 };
+        let between = value("spacing").and_then(|text| text.trim().parse::<f64>().ok()).map_or(1.0, f64::abs);
+        let [h, w] = resolution.map(|resolution| 1.0 / resolution.unwrap_or(1.0));
+        let spacing = [between, h, w].map(|length| positive(length * unit));
+        if frames > 1 && slices > 1 {
+            return Err(too_many(&format!("{frames} times of {slices} slices")));
+        }
+        return Ok(if checked_product([channels, slices, frames]) == Some(pages) {
+            Arrangement { channels, steps: [1, channels], spacing }
+        } else {
+            Arrangement { spacing, ..plain }
+        });
+    }
+    if description.contains("<OME") {
+        // The first of each attribute, which is that of the first image.
+        let value = |key: &str| {
+            let key = format!(" {key}=\"");
+            let rest = &description[description.find(&key)? + key.len()..];
+            Some(&rest[..rest.find('"')?])
+        };
+        let count = |key| value(key).and_then(|text| text.parse::<usize>().ok()).unwrap_or(1).max(1);
+        let [channels, slices, frames] = ["SizeC", "SizeZ", "SizeT"].map(count);
+        let spacing = ["Z", "Y", "X"].map(|axis| {
+            let size = value(&format!("PhysicalSize{axis}")).and_then(|text| text.parse::<f64>().ok());
+            let unit = value(&format!("PhysicalSize{axis}Unit")).map_or(1e-3, millimetres);
+            size.map(|size| size * unit).filter(|size| size.is_finite() && *size > 0.0).unwrap_or(1.0)
+        });
+        if frames > 1 && slices > 1 {
+            return Err(too_many(&format!("{frames} times of {slices} slices")));
+        }
+        if checked_product([channels, slices, frames]) != Some(pages) {
+            return Ok(Arrangement { spacing, ..plain });
+        }
+        let order = value("DimensionOrder").unwrap_or("XYZCT");
+        let channel_first = order.find('C') < order.find(if frames > 1 { 'T' } else { 'Z' });
+        let steps = if channel_first { [1, channels] } else { [pages / channels, 1] };
+        return Ok(Arrangement { channels, steps, spacing });
+    }
+    // tifffile notes the shape of the array.
+    if let Some(shape) = description.strip_prefix("{\"shape\": [").and_then(|rest| rest.split(']').next()) {
+        let shape: Vec<usize> = shape.split(',').filter_map(|length| length.trim().parse().ok()).collect();
+        match shape[..] {
+            [c, d, h, w] if checked_product([c, d]) == Some(pages) && [h, w] == size => {
+                return Ok(Arrangement { channels: c, steps: [d, 1], ..plain });
+            }
+            [_, _, _, h, w] if [h, w] == size && pages > 1 => {
+                return Err(too_many(&format!("shape {shape:?}")));
+            }
+            _ => {}
+        }
+    }
+    Ok(plain)
+}
+
+/// Of a unit's name; a name that is not known counts as a millimetre.
+fn millimetres(unit: &str) -> f64 {
+    match unit {
+        "m" => 1e3,
+        "cm" => 10.0,
+        "inch" => 25.4,
+        "um" | "µm" | "μm" | "micron" | "microns" => 1e-3,
+        "nm" => 1e-6,
+        "pm" => 1e-9,
+        "\u{c5}" | "\u{212b}" | "angstrom" => 1e-7,
+        _ => 1.0,
+    }
 }
 
 struct Pixels {

@@ -4,7 +4,9 @@ mod ctf;
 mod fft;
 mod micrographs;
 mod specimen;
+mod volumes;
 
 pub use ctf::Ctf;
 pub use micrographs::{Micrograph, MicrographConfig, generate};
 pub use specimen::ParticleKind;
+pub use volumes::{MembraneConfig, OrganConfig, PatchClassConfig, membranes, organ, patch_class};

@@ -84,6 +84,8 @@ fn read(inputs: &[Input], builder: &mut RunBuilder) -> Result<(), LogError> {
         });
         if config.get("recipe").and_then(Value::as_str) == Some("two-stage") {
             declare_two_stage(config, stage, builder);
+        } else if config.get("optim").is_some_and(Value::is_object) {
+            declare_one_stage(config, builder);
         }
     }
     match json_lines::document_beside(first, SUMMARY) {
@@ -246,6 +248,70 @@ fn declare_two_stage(config: &Value, stage: Option<f64>, builder: &mut RunBuilde
     }
 }
 
+/// What recipes of one stage declare, whose sections `optim` and `ema` are the same in all of them.
+fn declare_one_stage(config: &Value, builder: &mut RunBuilder) {
+    let at = |path: &str| config.pointer(path);
+    let number = |path: &str| at(path).and_then(Value::as_f64);
+    let declared = [
+        ("/optim/kind", &keys::OPTIM_NAME),
+        ("/optim/learning_rate", &keys::OPTIM_LEARNING_RATE),
+        ("/optim/weight_decay", &keys::OPTIM_WEIGHT_DECAY),
+        ("/optim/momentum", &keys::OPTIM_MOMENTUM),
+        ("/optim/batch", &keys::OPTIM_BATCH_SIZE),
+        ("/optim/accumulate", &keys::OPTIM_ACCUMULATION),
+        ("/optim/warmup_epochs", &keys::SCHEDULE_WARMUP_EPOCHS),
+        ("/optim/decay", &keys::SCHEDULE_NAME),
+        ("/optim/epochs", &keys::RUN_EPOCHS),
+        ("/optim/freeze_epochs", &keys::MODEL_FREEZE_EPOCHS),
+        ("/loss/drw_start", &keys::LOSS_REWEIGHT_EPOCH),
+        ("/seed", &keys::RUN_SEED),
+    ];
+    for (path, key) in declared {
+        if let Some(value) = at(path) {
+            builder.fact(key, value.clone());
+        }
+    }
+    // Here 0 stands for what is not done at all, or not given.
+    let positive = |path: &str| number(path).filter(|&number| number > 0.0);
+    if let Some(norm) = positive("/optim/clip_norm") {
+        builder.fact(&keys::OPTIM_CLIP_NORM, norm);
+    }
+    if let Some(decay) = positive("/ema/decay") {
+        builder.fact(&keys::EMA_DECAY, decay);
+        // Reached by min(1 - 1/(step + 1), decay).
+        builder.fact(&keys::EMA_WARMUP, true);
+    }
+    if let Some(path) = at("/model/pretrained").and_then(Value::as_str) {
+        builder.fact(&keys::MODEL_PRETRAINED, !path.is_empty());
+    }
+    if let Some(least) = positive("/model/pretrained_match") {
+        builder.fact(&keys::MODEL_LOAD_MINIMUM, least);
+    }
+    if let Some(sampler) = at("/data/sampler").and_then(Value::as_str) {
+        builder.fact(&keys::DATA_BALANCED_SAMPLER, sampler == "balanced");
+    }
+    let scales = at("/optim/rate_scale").and_then(Value::as_object);
+    for (group, scale) in scales.into_iter().flatten() {
+        if let (Some(rate), Some(scale)) = (positive("/optim/learning_rate"), scale.as_f64()) {
+            builder.facts().set(keys::OPTIM_LEARNING_RATE.group(group), rate * scale);
+        }
+    }
+    let terms = at("/loss").and_then(Value::as_object);
+    for (term, settings) in terms.into_iter().flatten() {
+        if let Some(weight) = settings.get("weight").and_then(Value::as_f64) {
+            builder.facts().set(keys::LOSS_WEIGHT.group(term), weight);
+        }
+    }
+    let every = number("/evaluate/every_epochs").unwrap_or(1.0);
+    if let Some(steps) = positive("/optim/steps_per_epoch") {
+        builder.fact(&keys::RUN_STEPS_PER_EPOCH, steps as u64);
+        builder.fact(&keys::EVALUATE_INTERVAL, (steps * every) as u64);
+    }
+    if let Some(patience) = positive("/early_stopping/patience") {
+        builder.fact(&keys::RUN_PATIENCE_EPOCHS, (patience * every) as u64);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -337,6 +403,34 @@ mod tests {
         write("summary.json", r#"{"status":"finished"}"#);
         write("config.toml", "not = [toml");
         assert_eq!(read().boolean(keys::RUN_FINISHED.name), Some(true));
+    }
+
+    #[test]
+    fn settings_of_one_stage_become_facts_whatever_the_recipe() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).expect("written");
+        write("signals.jsonl", SIGNALS_TEXT);
+        write(
+            "config.toml",
+            "recipe = \"volume-classification\"\nseed = 3\n[evaluate]\nevery_epochs = 2\n[data]\nsampler = \"natural\"\n\
+             [model]\npretrained = \"r50.pth\"\n[loss]\ndrw_start = 25\n[loss.dice]\nweight = 0.5\n\
+             [optim]\nkind = \"adam\"\nepochs = 60\nbatch = 6\naccumulate = 2\nlearning_rate = 1e-4\nclip_norm = 0.0\n\
+             steps_per_epoch = 10\ndecay = \"cosine\"\n[optim.rate_scale]\nbackbone = 1.0\nhead = 10.0\n\
+             [ema]\ndecay = 0.995\n[early_stopping]\npatience = 4\n",
+        );
+        let mut builder = RunBuilder::new();
+        super::read(&[Input::file(folder.path().join("signals.jsonl"))], &mut builder).expect("readable");
+        let facts = builder.finish("run", FORMAT.id).facts;
+        assert_eq!(facts.text(keys::OPTIM_NAME.name), Some("adam"));
+        assert_eq!(facts.number("optim.learning_rate.head"), Some(1e-3));
+        assert_eq!(facts.number(keys::LOSS_REWEIGHT_EPOCH.name), Some(25.0));
+        assert_eq!(facts.boolean(keys::MODEL_PRETRAINED.name), Some(true));
+        assert_eq!(facts.boolean(keys::DATA_BALANCED_SAMPLER.name), Some(false));
+        assert_eq!(facts.number("loss.weight.dice"), Some(0.5));
+        assert_eq!(facts.get(keys::OPTIM_CLIP_NORM.name), None, "0 is no clipping");
+        assert_eq!(facts.integer(keys::RUN_PATIENCE_EPOCHS.name), Some(8));
+        assert_eq!(facts.integer(keys::EVALUATE_INTERVAL.name), Some(20));
+        assert_eq!(facts.number(keys::EMA_DECAY.name), Some(0.995));
     }
 
     #[test]

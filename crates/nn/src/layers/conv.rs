@@ -2,9 +2,11 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::ops::{ConvOptions, ConvTransposeOptions};
-use burn::tensor::{Device, Tensor, TensorData};
-use rand::{Rng, RngExt};
+use burn::tensor::{DType, Device, Tensor};
+use rand::Rng;
 use trimtab_kernels::tensor::{conv_transpose2d, conv_transpose3d, conv2d, conv3d};
+
+use super::init::{normal, uniform};
 
 /// Size and geometry of a [`Conv2d`] or [`Conv3d`], the same along each dimension.
 #[derive(Debug, Clone, Copy)]
@@ -43,10 +45,49 @@ impl ConvConfig {
 
     /// A 3-D convolution with weights and bias drawn as PyTorch draws them.
     pub fn init3d(&self, device: &Device, rng: &mut impl Rng) -> Conv3d {
-        let input = self.input / self.groups;
-        let weight = [self.output, input, self.kernel, self.kernel, self.kernel];
-        let (weight, bias) = self.draw(weight, device, rng);
-        Conv3d { weight, bias, geometry: *self }
+        let kernel = [self.kernel; 3];
+        let (weight, bias) = self.draw(self.weight3d(kernel), device, rng);
+        Conv3d { weight, bias, geometry: self.geometry3d(), half: false }
+    }
+
+    /// As [`Self::init3d`] with kernel and stride by axis (depth, height, width), for volumes whose voxels are no cubes.
+    /// `kernel`, `stride` and `padding` of `self` are not used: the padding is `dilation (kernel - 1) / 2`.
+    pub fn init3d_by_axis(
+        &self,
+        kernel: [usize; 3],
+        stride: [usize; 3],
+        device: &Device,
+        rng: &mut impl Rng,
+    ) -> Conv3d {
+        let (weight, bias) = self.draw(self.weight3d(kernel), device, rng);
+        let padding = kernel.map(|k| self.dilation * (k.max(1) - 1) / 2);
+        Conv3d { weight, bias, geometry: Geometry3d { stride, padding, ..self.geometry3d() }, half: false }
+    }
+
+    /// As [`Self::init3d`] with weights from N(0, sqrt(2 / (output kernel^3))), `kaiming_normal_` with `fan_out` (He et al.
+    /// 2015, <https://arxiv.org/abs/1502.01852>): the start of residual networks. The bias, if any, is 0.
+    pub fn init3d_fan_out(&self, device: &Device, rng: &mut impl Rng) -> Conv3d {
+        let shape = self.weight3d([self.kernel; 3]);
+        let deviation = (2.0 / (self.output * self.kernel.pow(3)).max(1) as f64).sqrt();
+        Conv3d {
+            weight: normal(shape, deviation, device, rng),
+            bias: self.bias.then(|| Param::from_tensor(Tensor::zeros([self.output], device))),
+            geometry: self.geometry3d(),
+            half: false,
+        }
+    }
+
+    fn weight3d(&self, [d, h, w]: [usize; 3]) -> [usize; 5] {
+        [self.output, self.input / self.groups, d, h, w]
+    }
+
+    fn geometry3d(&self) -> Geometry3d {
+        Geometry3d {
+            stride: [self.stride; 3],
+            padding: [self.padding; 3],
+            dilation: [self.dilation; 3],
+            groups: self.groups,
+        }
     }
 
     fn draw<const D: usize>(
@@ -85,12 +126,24 @@ impl Conv2d {
 /// 3-D convolution.
 #[derive(Module, Debug)]
 pub struct Conv3d {
-    /// `[output, input / groups, kernel, kernel, kernel]`.
+    /// `[output, input / groups, kernel...]`.
     pub weight: Param<Tensor<5>>,
     /// `[output]`.
     pub bias: Option<Param<Tensor<1>>>,
     #[module(skip)]
-    geometry: ConvConfig,
+    geometry: Geometry3d,
+    /// Whether to compute in bf16; weights, gradients and the result are f32 all the same.
+    #[module(skip)]
+    pub half: bool,
+}
+
+/// What a [`Conv3d`] needs beside its weights, by axis: depth, height, width.
+#[derive(Debug, Clone, Copy)]
+struct Geometry3d {
+    stride: [usize; 3],
+    padding: [usize; 3],
+    dilation: [usize; 3],
+    groups: usize,
 }
 
 impl Conv3d {
@@ -98,8 +151,16 @@ impl Conv3d {
     /// - `x_bcdhw`: `[b, input, d, h, w]`; returns `[b, output, d', h', w']`.
     pub fn forward(&self, x_bcdhw: Tensor<5>) -> Tensor<5> {
         let g = &self.geometry;
-        let options = ConvOptions::new([g.stride; 3], [g.padding; 3], [g.dilation; 3], g.groups);
-        conv3d(x_bcdhw, self.weight.val(), self.bias.as_ref().map(Param::val), options)
+        let options = ConvOptions::new(g.stride, g.padding, g.dilation, g.groups);
+        let (weight, bias) = (self.weight.val(), self.bias.as_ref().map(Param::val));
+        if !self.half {
+            return conv3d(x_bcdhw, weight, bias, options);
+        }
+        let y = conv3d(x_bcdhw.cast(DType::BF16), weight.cast(DType::BF16), None, options).cast(DType::F32);
+        match bias {
+            Some(bias) => y + bias.reshape([1, -1, 1, 1, 1]),
+            None => y,
+        }
     }
 }
 
@@ -130,43 +191,53 @@ impl ConvTranspose2d {
     }
 }
 
-/// Transposed 2x2x2 convolution of stride 2 with bias: doubles depth, height and width.
+/// Transposed convolution with bias whose kernel is its stride: enlarges depth, height and width by whole factors.
 #[derive(Module, Debug)]
 pub struct ConvTranspose3d {
-    /// `[input, output, 2, 2, 2]`.
+    /// `[input, output, stride...]`.
     pub weight: Param<Tensor<5>>,
     /// `[output]`.
     pub bias: Param<Tensor<1>>,
+    #[module(skip)]
+    stride: [usize; 3],
+    /// As [`Conv3d::half`].
+    #[module(skip)]
+    pub half: bool,
 }
 
 impl ConvTranspose3d {
-    /// `input` to `output` channels; see [`ConvTranspose2d::init`].
+    /// `input` to `output` channels, twice the size; see [`ConvTranspose2d::init`].
     pub fn init(input: usize, output: usize, device: &Device, rng: &mut impl Rng) -> Self {
-        let fan_in = output * 8;
+        Self::init_by_axis(input, output, [2; 3], device, rng)
+    }
+
+    /// As [`Self::init`] with a factor for each axis: depth, height, width.
+    pub fn init_by_axis(
+        input: usize,
+        output: usize,
+        stride: [usize; 3],
+        device: &Device,
+        rng: &mut impl Rng,
+    ) -> Self {
+        let [d, h, w] = stride;
+        let fan_in = output * d * h * w;
         Self {
-            weight: uniform([input, output, 2, 2, 2], fan_in, device, rng),
+            weight: uniform([input, output, d, h, w], fan_in, device, rng),
             bias: uniform([output], fan_in, device, rng),
+            stride,
+            half: false,
         }
     }
 
     /// # Shapes
-    /// - `x_bcdhw`: `[b, input, d, h, w]`; returns `[b, output, 2d, 2h, 2w]`.
+    /// - `x_bcdhw`: `[b, input, d, h, w]`; returns `[b, output, ...]`, each axis times its factor.
     pub fn forward(&self, x_bcdhw: Tensor<5>) -> Tensor<5> {
-        let options = ConvTransposeOptions::new([2; 3], [0; 3], [0; 3], [1; 3], 1);
-        conv_transpose3d(x_bcdhw, self.weight.val(), Some(self.bias.val()), options)
+        let options = ConvTransposeOptions::new(self.stride, [0; 3], [0; 3], [1; 3], 1);
+        let (weight, bias) = (self.weight.val(), self.bias.val());
+        if !self.half {
+            return conv_transpose3d(x_bcdhw, weight, Some(bias), options);
+        }
+        let (x, weight) = (x_bcdhw.cast(DType::BF16), weight.cast(DType::BF16));
+        conv_transpose3d(x, weight, None, options).cast(DType::F32) + bias.reshape([1, -1, 1, 1, 1])
     }
-}
-
-/// U(-1/sqrt(fan_in), 1/sqrt(fan_in)): PyTorch's default for convolutions (`kaiming_uniform_` with a = sqrt 5). Drawn on the
-/// host, so that a seed gives the same network on every device.
-fn uniform<const D: usize>(
-    shape: [usize; D],
-    fan_in: usize,
-    device: &Device,
-    rng: &mut impl Rng,
-) -> Param<Tensor<D>> {
-    let bound = 1.0 / (fan_in.max(1) as f32).sqrt();
-    let values: Vec<f32> =
-        (0..shape.iter().product()).map(|_| (rng.random::<f32>() * 2.0 - 1.0) * bound).collect();
-    Param::from_data(TensorData::new(values, shape), device)
 }

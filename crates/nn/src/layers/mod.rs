@@ -5,9 +5,12 @@
 //! between two steps is exactly the state of the network, and parameter paths are PyTorch's without an adapter.
 
 mod conv;
+mod init;
+mod linear;
 mod norm;
 
 pub use conv::{Conv2d, Conv3d, ConvConfig, ConvTranspose2d, ConvTranspose3d};
-pub use norm::{BatchNorm2d, GroupNorm, LayerNormChannels};
+pub use linear::{Linear, NormedLinear, dropout};
+pub use norm::{BatchNorm, BatchNorm2d, GroupNorm, InstanceNorm, LayerNormChannels};
 pub use trimtab_kernels::norm::Activation;
 pub use trimtab_kernels::tensor::activation;

@@ -10,12 +10,12 @@ const EPSILON: f64 = 1e-5;
 /// Share of the newest batch in the running statistics, as PyTorch.
 const MOMENTUM: f64 = 0.1;
 
-/// Batch normalisation over `[b, c, h, w]`, Ioffe & Szegedy 2015, <https://arxiv.org/abs/1502.03167>.
+/// Batch normalisation over `[b, c, ...]`, Ioffe & Szegedy 2015, <https://arxiv.org/abs/1502.03167>.
 ///
 /// Training takes `&mut self` and updates the running statistics at once; the running variance is the unbiased one, as
 /// PyTorch's (Burn keeps the biased one).
 #[derive(Module, Debug)]
-pub struct BatchNorm2d {
+pub struct BatchNorm {
     /// Scale, `[c]`.
     pub weight: Param<Tensor<1>>,
     /// Shift, `[c]`.
@@ -29,7 +29,10 @@ pub struct BatchNorm2d {
     pub frozen: bool,
 }
 
-impl BatchNorm2d {
+/// [`BatchNorm`] as PyTorch names it in two dimensions.
+pub type BatchNorm2d = BatchNorm;
+
+impl BatchNorm {
     /// Scale 1, shift 0, running mean 0, running variance 1.
     pub fn init(channels: usize, device: &Device) -> Self {
         let filled = |value: f32| Tensor::<1>::full([channels], value, device);
@@ -44,9 +47,9 @@ impl BatchNorm2d {
     }
 
     /// Normalises by the running statistics, then applies `activation`.
-    pub fn forward(&self, x_bchw: Tensor<4>, activation: Activation) -> Tensor<4> {
+    pub fn forward<const D: usize>(&self, x: Tensor<D>, activation: Activation) -> Tensor<D> {
         batch_norm(
-            x_bchw,
+            x,
             self.weight.val(),
             self.bias.val(),
             self.running_mean.val(),
@@ -58,17 +61,17 @@ impl BatchNorm2d {
 
     /// Normalises by the statistics of the batch and folds them into the running ones (unless [`Self::frozen`]), then
     /// applies `activation`.
-    pub fn forward_train(&mut self, x_bchw: Tensor<4>, activation: Activation) -> Tensor<4> {
+    pub fn forward_train<const D: usize>(&mut self, x: Tensor<D>, activation: Activation) -> Tensor<D> {
         if self.frozen {
-            return self.forward(x_bchw, activation);
+            return self.forward(x, activation);
         }
-        let [b, _, h, w] = x_bchw.dims();
-        let count = (b * h * w) as f64;
+        let shape = x.dims();
+        let count = (shape[0] * shape[2..].iter().product::<usize>()) as f64;
         if count == 0.0 {
             // Nothing is no reason to change the running statistics.
-            return self.forward(x_bchw, activation);
+            return self.forward(x, activation);
         }
-        let out = batch_norm_train(x_bchw, self.weight.val(), self.bias.val(), EPSILON, activation);
+        let out = batch_norm_train(x, self.weight.val(), self.bias.val(), EPSILON, activation);
         let unbiased = if count > 1.0 { count / (count - 1.0) } else { 1.0 };
         fold(&mut self.running_mean, out.mean, 1.0);
         fold(&mut self.running_var, out.variance, unbiased);
@@ -115,6 +118,36 @@ impl GroupNorm {
     /// Normalises each group of each sample, then applies `activation`.
     pub fn forward<const D: usize>(&self, x: Tensor<D>, activation: Activation) -> Tensor<D> {
         group_norm(x, self.weight.val(), self.bias.val(), self.groups, EPSILON, activation)
+    }
+}
+
+/// Instance normalisation over `[b, c, ...]`: each channel of each sample by itself, with or without scale and shift;
+/// Ulyanov et al. 2016, <https://arxiv.org/abs/1607.08022>. A channel of one value becomes 0 (PyTorch refuses it).
+#[derive(Module, Debug)]
+pub struct InstanceNorm {
+    /// Scale, `[c]`; none where the norm is not affine (PyTorch's default).
+    pub weight: Option<Param<Tensor<1>>>,
+    /// Shift, `[c]`; none where the norm is not affine.
+    pub bias: Option<Param<Tensor<1>>>,
+}
+
+impl InstanceNorm {
+    /// Scale 1, shift 0, both trained if `affine`.
+    pub fn init(channels: usize, affine: bool, device: &Device) -> Self {
+        let filled = |value: f32| Param::from_tensor(Tensor::<1>::full([channels], value, device));
+        Self { weight: affine.then(|| filled(1.0)), bias: affine.then(|| filled(0.0)) }
+    }
+
+    /// Normalises each channel of each sample, then applies `activation`.
+    pub fn forward<const D: usize>(&self, x: Tensor<D>, activation: Activation) -> Tensor<D> {
+        let channels = x.dims()[1];
+        let device = x.device();
+        let value = |param: &Option<Param<Tensor<1>>>, otherwise: f32| match param {
+            Some(param) => param.val(),
+            None => Tensor::full([channels], otherwise, &device),
+        };
+        let (weight, bias) = (value(&self.weight, 1.0), value(&self.bias, 0.0));
+        group_norm(x, weight, bias, channels, EPSILON, activation)
     }
 }
 

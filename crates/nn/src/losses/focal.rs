@@ -1,7 +1,7 @@
 //! Focal loss, Lin et al. 2017, <https://arxiv.org/abs/1708.02002>, eq. 5.
 
 use burn::tensor::Tensor;
-use burn::tensor::activation::sigmoid;
+use burn::tensor::activation::{log_sigmoid, sigmoid};
 
 use super::{bce_with_logits_map, masked_mean};
 
@@ -24,10 +24,15 @@ pub fn focal_loss<const D: usize>(
     let alpha_t = target.clone() * (2.0 * alpha - 1.0) + (1.0 - alpha);
     let weighted = alpha_t * bce;
     if gamma == 0.0 {
-        // The power's own gradient at 0 would be 0 * inf.
         return masked_mean(weighted, valid);
     }
     // 1 - p_t: the probability of the wrong class, sigmoid(-z) for positives and sigmoid(z) for negatives.
-    let wrong = sigmoid(logits * (target * -2.0 + 1.0));
-    masked_mean(wrong.powf_scalar(gamma) * weighted, valid)
+    let wrong_logits = logits * (target * -2.0 + 1.0);
+    let factor = if gamma < 1.0 {
+        // A power of what has become 0 has the gradient inf * 0 here; by way of the logarithm it is 0.
+        (log_sigmoid(wrong_logits) * gamma).exp()
+    } else {
+        sigmoid(wrong_logits).powf_scalar(gamma)
+    };
+    masked_mean(factor * weighted, valid)
 }

@@ -107,8 +107,9 @@ impl AdamW {
         all
     }
 
-    /// Takes over a saved [`Self::state`], on `device`. Parameters without all three parts start anew.
-    pub fn restore(&mut self, mut state: Flat, device: &Device) {
+    /// Takes over a saved [`Self::state`], on `device`. Parameters without all three parts start anew. Returns how many took
+    /// over theirs.
+    pub fn restore(&mut self, mut state: Flat, device: &Device) -> usize {
         self.moments.clear();
         let paths: Vec<String> =
             state.keys().filter_map(|name| name.strip_prefix("step.").map(str::to_owned)).collect();
@@ -121,5 +122,6 @@ impl AdamW {
                 self.moments.insert(path, Moments { updates, mean, square });
             }
         }
+        self.moments.len()
     }
 }

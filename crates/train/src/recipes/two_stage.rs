@@ -21,24 +21,25 @@ use trimtab_data::picking::estimate_diameter;
 use trimtab_data::rng::{Stream, rng};
 use trimtab_data::tiles::{self, Tile};
 use trimtab_data::{DataError, Image, Labels, overlay};
-use trimtab_metrics::BinaryReport;
 use trimtab_nn::losses::{bce_with_logits, dice_loss, focal_loss, probability_mse};
 use trimtab_nn::models::unet2d::{self, UNet2d, UNet2dConfig};
 use trimtab_nn::optim::{AdamW, AdamWConfig, Buffers, accumulate, average, clip_by_global_norm, global_norm};
 use trimtab_nn::params::{self, Flat, WeightsFile};
 use trimtab_nn::schedules::{self, Schedule};
+use trimtab_signals::RunInfo;
 use trimtab_signals::names::{self, Signal};
-use trimtab_signals::tensorboard::TensorBoardWriter;
-use trimtab_signals::{RunInfo, RunReader, RunWriter};
 
-use super::{Entry, Predictor, Recipe, Session};
+use super::{Entry, Inspection, Recipe, Request, Scores, Session};
 use crate::checkpoint;
-use crate::config::{Common, Splits};
+use crate::config::Common;
 use crate::error::{Result, TrainError};
 use crate::expect::{Expectation, parse_condition};
+use crate::images::{self, Images, Splits};
+use crate::measured::Measured;
 use crate::recipe::{BatchSource, Evaluation, Recipe as Training, RecipeState, Signals, StagePlan, Step};
-use crate::run::{Outcome, Run};
-use crate::segment2d::{self, Patches, TileSampler, tensor_b1hw, to_vec};
+use crate::run::Outcome;
+use crate::segment2d::{self, Patches, TileSampler, tensor_b1hw};
+use crate::session::{self, Best};
 use crate::settings::Reader;
 
 /// This recipe in the list.
@@ -46,7 +47,19 @@ pub const ENTRY: Entry = Entry {
     name: "two-stage",
     summary: "two-stage Mean Teacher: a U-Net on a few labelled and many unlabelled tiles of micrographs",
     read: |reader| Box::new(TwoStage::read(reader)),
+    alternatives: images::ALTERNATIVES,
 };
+
+/// What the best weights can be chosen by.
+const SCORES: &[Signal] = &[
+    names::VAL_F1,
+    names::VAL_PRECISION,
+    names::VAL_RECALL,
+    names::VAL_IOU,
+    names::VAL_AUC,
+    names::VAL_AVERAGE_PRECISION,
+    names::VAL_BEST_F1,
+];
 
 /// The kinds of weights that are validated.
 const STUDENT: &str = "student";
@@ -62,8 +75,6 @@ const RECORDED: &[Signal] = &[
     names::LOSS_CONSISTENCY,
     names::WEIGHT_CONSISTENCY,
     names::GRAD_NORM,
-    names::GRAD_CLIPPED,
-    names::GRAD_NON_FINITE,
     names::OPTIM_LEARNING_RATE,
     names::OPTIM_UPDATE_RATIO,
     names::PARAM_NORM,
@@ -74,9 +85,7 @@ const RECORDED: &[Signal] = &[
     names::TRAIN_LABELLED,
     names::TRAIN_UNLABELLED,
     names::DATA_IGNORED,
-    names::DATA_NON_FINITE,
     names::STAGE_FROZEN,
-    names::STAGE_INDEX,
     names::VAL_F1,
     names::VAL_PRECISION,
     names::VAL_RECALL,
@@ -89,15 +98,13 @@ const RECORDED: &[Signal] = &[
     names::VAL_POSITIVE_RATE,
     names::VAL_PREVALENCE,
     names::VAL_LOSS,
-    names::TIME_STEP_SECONDS,
-    names::TIME_LOAD_SECONDS,
-    names::TIME_EVALUATE_SECONDS,
 ];
 
 /// Settings.
 #[derive(Debug)]
 pub struct TwoStage {
     common: Common,
+    images: Images,
     base: usize,
     loss: Loss,
     teacher: Teacher,
@@ -155,7 +162,8 @@ enum Decay {
 impl TwoStage {
     /// Reads the settings; problems gather in the reader.
     pub fn read(r: &mut Reader) -> Self {
-        let common = Common::read(r);
+        let common = Common::read(r, SCORES);
+        let images = Images::read(r);
         let base = r.count(
             "model.base",
             64,
@@ -174,16 +182,8 @@ impl TwoStage {
         }
         stages.push(Stage::read(r, 2));
         let epochs: u64 = stages.iter().map(|s| s.epochs).sum();
-        for expectation in &common.expectations {
-            if let Some(deadline) = expectation.deadline_epoch().filter(|d| *d > epochs) {
-                r.reject("expect", format!("epoch {deadline} is beyond the {epochs} epochs of the run"));
-            }
-            for signal in expectation.signals().filter(|s| names::of(s).is_none_or(|s| !RECORDED.contains(s)))
-            {
-                r.reject("expect", format!("`{signal}` is not recorded by this recipe"));
-            }
-        }
-        Self { common, base, loss, teacher, stages }
+        common.check_expectations(r, RECORDED, epochs);
+        Self { common, images, base, loss, teacher, stages }
     }
 }
 
@@ -433,58 +433,16 @@ impl Recipe for TwoStage {
     fn train(&self, session: Session<'_>) -> Result<Outcome> {
         // Everything that can be wrong is found before the run directory is made or changed.
         let plain = crate::device::open(session.device)?;
-        let splits = self.common.data.open()?;
+        let splits = self.images.data.open()?;
         check_data(&splits)?;
         let (train, validation) = (Arc::new(splits.train), splits.validation);
-        let tiles = Arc::new(tiles::grid(&train.sizes()?, self.common.data.tile));
+        let tiles = Arc::new(tiles::grid(&train.sizes()?, self.images.data.tile));
         let mut trainer = Trainer::new(self, train, tiles, validation, &plain)?;
         let info = trainer.info(session.device)?;
-        let settings = session.resolved.identity();
-        let mut state = None;
-        if session.resume {
-            check_same_data(&session.directory, &info)?;
-            if let Some((looped, recipe, folder)) = checkpoint::newest(&session.directory, &settings)? {
-                trainer.restore(&recipe, &folder)?;
-                state = Some(looped);
-            }
-        }
-        if state.is_none() {
-            trainer.enter_stage(0, None)?;
-        }
-
-        let done = state.as_ref().map_or(0, |s| s.global);
-        let writer = if session.resume {
-            RunWriter::resume(&session.directory, done)?
-        } else {
-            RunWriter::create(&session.directory)?
-        };
-        let mut tensorboard = None;
-        if self.common.run.tensorboard {
-            let of_run = &session.directory;
-            tensorboard = Some(if session.resume {
-                TensorBoardWriter::resume(of_run, done)?
-            } else {
-                TensorBoardWriter::create(of_run)?
-            });
-        }
-        if !session.resume {
-            writer.write_config(&session.resolved.to_toml())?;
-            writer.write_run_json(&info)?;
-        }
-        (session.on_start)(&info);
-        let run = Run {
-            recipe: &mut trainer,
-            common: &self.common,
-            directory: session.directory.clone(),
-            writer,
-            tensorboard,
-            observer: session.observer,
-            settings,
-            resume: state,
-        };
-        let outcome = run.train()?;
-        if checkpoint::best_path(&session.directory).is_file() {
-            let predictor = self.open_predictor(&session.directory, &plain)?;
+        let directory = session.directory.clone();
+        let outcome = session::drive(session, &self.common, &mut trainer, &info, &[])?;
+        if checkpoint::best_path(&directory).is_file() {
+            let predictor = self.open_predictor(&directory, &plain)?;
             let pair = trainer.validation.load(0)?;
             let map = predictor.predict(&pair.image)?;
             let truth = pair.labels.as_ref().map(|l| Labels {
@@ -498,17 +456,29 @@ impl Recipe for TwoStage {
                 truth.as_ref(),
                 Some(&map),
                 &[],
-                self.common.evaluate.threshold as f32,
+                self.images.windows.threshold as f32,
                 &caption,
             );
             let png = picture.to_png();
-            write_atomic(&session.directory.join("overlay.png"), |w| w.write_all(&png))?;
+            write_atomic(&directory.join("overlay.png"), |w| w.write_all(&png))?;
         }
         Ok(outcome)
     }
 
-    fn predictor(&self, run: &Path, device: &str) -> Result<Box<dyn Predictor + '_>> {
-        Ok(Box::new(self.open_predictor(run, &crate::device::open(device)?)?))
+    fn inspect(&self) -> Result<Inspection> {
+        segment2d::inspect(&self.images)
+    }
+
+    fn evaluate(&self, run: &Path, device: &str, data: Option<&Path>) -> Result<Scores> {
+        let best = self.open_predictor(run, &crate::device::open(device)?)?;
+        let report = segment2d::scores(&self.images, data, |image| best.predict(image))?;
+        Ok(Scores { weights: best.describe(), ..report })
+    }
+
+    fn predict(&self, run: &Path, request: &Request, say: &mut dyn FnMut(&str)) -> Result<()> {
+        let best = self.open_predictor(run, &crate::device::open(&request.device)?)?;
+        let diameter = best.weights.metadata.get("particle_diameter").and_then(|d| d.parse().ok());
+        segment2d::predict_files(&self.images, request, diameter, |image| best.predict(image), say)
     }
 }
 
@@ -531,18 +501,6 @@ fn check_data(splits: &Splits) -> Result<()> {
     Ok(())
 }
 
-/// A run goes on with the data it was made with: other files would give the same steps another meaning.
-fn check_same_data(run: &Path, now: &RunInfo) -> Result<()> {
-    let before = RunReader::open(run)?.info()?;
-    if let Some(before) = before.filter(|b| b.dataset_fingerprint != now.dataset_fingerprint) {
-        let started = before.started_at;
-        let problem =
-            format!("the data are not those the run was started with at {started}; start a new run");
-        return Err(TrainError::Checkpoint { path: run.to_owned(), problem });
-    }
-    Ok(())
-}
-
 impl TwoStage {
     fn network(&self, device: &Device) -> UNet2d {
         UNet2dConfig { input: 1, output: 1, base: self.base }
@@ -550,48 +508,25 @@ impl TwoStage {
     }
 
     fn open_predictor(&self, run: &Path, device: &Device) -> Result<BestWeights<'_>> {
-        let path = checkpoint::best_path(run);
-        if !path.is_file() {
-            let problem = "no best weights yet: the run has had no validation".to_owned();
-            return Err(TrainError::Checkpoint { path, problem });
-        }
-        let file = WeightsFile::read(&path)?;
-        let net = file.load(self.network(device))?;
-        Ok(BestWeights { recipe: self, net, device: device.clone(), metadata: file.metadata })
+        let weights = session::best(run, self.network(device))?;
+        Ok(BestWeights { recipe: self, weights, device: device.clone() })
     }
 }
 
 /// The best weights of a run.
 struct BestWeights<'a> {
     recipe: &'a TwoStage,
-    net: UNet2d,
+    weights: Best<UNet2d>,
     device: Device,
-    metadata: BTreeMap<String, String>,
 }
 
-impl Predictor for BestWeights<'_> {
+impl BestWeights<'_> {
     fn predict(&self, image: &Image) -> Result<Image> {
-        segment2d::probability_map(&self.net, &self.device, image, &self.recipe.common.evaluate)
-    }
-
-    fn particle_diameter(&self) -> Option<f64> {
-        self.metadata.get("particle_diameter").and_then(|d| d.parse().ok())
+        segment2d::probability_map(&self.weights.net, &self.device, image, &self.recipe.images.windows)
     }
 
     fn describe(&self) -> String {
-        let of = |key: &str| self.metadata.get(key).map_or("?", String::as_str);
-        let metric = &self.recipe.common.evaluate.metric;
-        let score = of(metric).parse::<f64>().map_or_else(|_| "?".to_owned(), |s| format!("{s:.4}"));
-        format!("{} of step {}, {metric} {score}", of("weights"), of("step"))
-    }
-
-    fn evaluate(&self, dataset: &Dataset) -> Result<BinaryReport> {
-        segment2d::evaluate(
-            dataset,
-            self.recipe.common.evaluate.threshold,
-            |image| self.predict(image),
-            |_, _| {},
-        )
+        self.weights.describe(self.recipe.common.metric())
     }
 }
 
@@ -642,7 +577,7 @@ impl<'a> Trainer<'a> {
         let tracked = plain.clone().autodiff();
         let student = settings.network(&tracked);
         let teacher = params::copy(settings.network(plain), &params::flat(&student));
-        let mut particle_diameter = settings.common.data.particle_diameter();
+        let mut particle_diameter = settings.images.data.particle_diameter();
         if particle_diameter.is_none() {
             let pair = train.load(0)?;
             particle_diameter = pair.labels.as_ref().and_then(|l| {
@@ -691,27 +626,15 @@ impl<'a> Trainer<'a> {
                 *class_counts.entry(label.to_string()).or_insert(0u64) += 1;
             }
         }
-        let horizons = self.plans.iter().enumerate().flat_map(|(i, plan)| {
-            plan.horizons.iter().map(move |(name, steps)| (format!("stage{}/{name}", i + 1), *steps))
-        });
-        Ok(RunInfo {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            git_commit: option_env!("TRIMTAB_GIT_COMMIT").map(str::to_owned),
-            recipe: ENTRY.name.to_owned(),
-            device: device.to_owned(),
-            seed: self.settings.common.seed,
-            threads: rayon::current_num_threads() as u64,
-            dataset_fingerprint: Some(format!(
-                "{}+{}",
-                self.train.fingerprint()?,
-                self.validation.fingerprint()?
-            )),
-            class_counts: class_counts.into_iter().collect(),
-            parameter_counts: params::parameter_counts(&self.student, unet2d::group_of).into_iter().collect(),
-            steps_planned: self.plans.iter().map(StagePlan::steps).sum(),
-            schedule_horizons: horizons.collect(),
-            started_at: trimtab_signals::rfc3339_utc(std::time::SystemTime::now()),
-        })
+        Ok(session::info(
+            ENTRY.name,
+            device,
+            self.settings.common.seed,
+            &self.plans,
+            format!("{}+{}", self.train.fingerprint()?, self.validation.fingerprint()?),
+            class_counts,
+            params::parameter_counts(&self.student, unet2d::group_of),
+        ))
     }
 
     /// Sets up what a stage needs beside weights.
@@ -796,13 +719,14 @@ impl Training for Trainer<'_> {
 
     fn batches(&self, stage: usize) -> BatchSource<Batch> {
         let (settings, common) = (&self.settings.stages[stage], &self.settings.common);
+        let images = &self.settings.images;
         let (labelled, unlabelled) = self.split_tiles(stage);
         let sampler = |tiles: Vec<Tile>, batch: usize, labelled: bool| TileSampler {
             dataset: Arc::clone(&self.train),
             tiles: Arc::new(tiles),
             batch,
-            crop: common.data.crop,
-            augment: common.augment,
+            crop: images.data.crop,
+            augment: images.augment,
             // Two streams of numbers, or both kinds of patches would be drawn and turned alike.
             seed: common.seed.wrapping_mul(2).wrapping_add(u64::from(!labelled)),
             labelled,
@@ -867,7 +791,7 @@ impl Training for Trainer<'_> {
             if at.measure {
                 measured.add(&names::LOSS_SUPERVISED, &total, share);
                 terms.iter().for_each(|(signal, term)| measured.add(signal, term, share));
-                measured.predictions(student_b1hw, valid_b1hw, share);
+                predictions(&mut measured, student_b1hw, valid_b1hw, share);
                 let (ignored, prevalence) = batch.labelled.label_shares();
                 measured.known(&names::DATA_IGNORED, ignored * share);
                 measured.known(&names::TRAIN_PREVALENCE, prevalence * share);
@@ -946,7 +870,7 @@ impl Training for Trainer<'_> {
     }
 
     fn evaluate(&mut self) -> Result<Evaluation> {
-        let settings = &self.settings.common.evaluate;
+        let windows = &self.settings.images.windows;
         let live = params::copy(self.teacher.clone(), &params::flat(&self.student));
         let mut reports = Vec::new();
         let mut losses = Vec::new();
@@ -954,14 +878,14 @@ impl Training for Trainer<'_> {
             let mut loss = HostLoss::default();
             let report = segment2d::evaluate(
                 &self.validation,
-                settings.threshold,
-                |image| segment2d::probability_map(net, &self.plain, image, settings),
+                windows.threshold,
+                |image| segment2d::probability_map(net, &self.plain, image, windows),
                 |map, labels| loss.push(&self.settings.loss, &map.pixels, labels),
             )?;
             reports.push((kind, report));
             losses.push((kind, loss.value(&self.settings.loss)));
         }
-        let (mut signals, floors, winner) = segment2d::signals(&reports, &settings.metric);
+        let (mut signals, floors, winner) = segment2d::signals(&reports, self.settings.common.metric());
         for (kind, loss) in losses {
             if kind == winner {
                 signals.push((names::VAL_LOSS.name.to_owned(), loss));
@@ -1012,44 +936,14 @@ impl Training for Trainer<'_> {
     }
 }
 
-/// Numbers of a step that lie on the device, read all at once.
-#[derive(Default)]
-struct Measured {
-    signals: Vec<(&'static Signal, Tensor<1>)>,
-    known: BTreeMap<&'static str, f64>,
-}
-
-impl Measured {
-    fn add(&mut self, signal: &'static Signal, value: &Tensor<1>, share: f64) {
-        self.signals.push((signal, value.clone().inner() * share));
-    }
-
-    fn known(&mut self, signal: &'static Signal, value: f64) {
-        *self.known.entry(signal.name).or_default() += value;
-    }
-
-    fn predictions(&mut self, logits: Tensor<4>, valid: Tensor<4>, share: f64) {
-        let (logits, valid) = (logits.inner(), valid.inner());
-        let count = valid.clone().sum().clamp_min(1.0);
-        let mean = (sigmoid(logits.clone()) * valid.clone()).sum() / count.clone();
-        let rate = (logits.greater_elem(0.0).float() * valid).sum() / count;
-        self.signals.push((&names::TRAIN_MEAN_PROBABILITY, mean * share));
-        self.signals.push((&names::TRAIN_POSITIVE_RATE, rate * share));
-    }
-
-    fn read(self) -> Result<Signals> {
-        let (signals, values): (Vec<&Signal>, Vec<_>) = self.signals.into_iter().unzip();
-        let values = if values.is_empty() { Vec::new() } else { to_vec(Tensor::cat(values, 0))? };
-        let mut sums: Vec<(String, f64)> = Vec::new();
-        for (signal, value) in signals.into_iter().zip(values) {
-            match sums.iter_mut().find(|(name, _)| name == signal.name) {
-                Some((_, sum)) => *sum += f64::from(value),
-                None => sums.push((signal.name.to_owned(), f64::from(value))),
-            }
-        }
-        sums.extend(self.known.into_iter().map(|(name, value)| (name.to_owned(), value)));
-        Ok(sums)
-    }
+/// Mean probability and share of positives among the valid pixels.
+fn predictions(measured: &mut Measured, logits: Tensor<4>, valid: Tensor<4>, share: f64) {
+    let (logits, valid) = (logits.inner(), valid.inner());
+    let count = valid.clone().sum().clamp_min(1.0);
+    let mean = (sigmoid(logits.clone()) * valid.clone()).sum() / count.clone();
+    let rate = (logits.greater_elem(0.0).float() * valid).sum() / count;
+    measured.add(&names::TRAIN_MEAN_PROBABILITY, &mean, share);
+    measured.add(&names::TRAIN_POSITIVE_RATE, &rate, share);
 }
 
 /// The supervised loss over a whole validation set, from blended probabilities, in f64 and constant memory.
@@ -1106,8 +1000,8 @@ mod tests {
     }
 
     fn trainer(settings: &TwoStage) -> Trainer<'_> {
-        let splits = settings.common.data.open().unwrap();
-        let tiles = Arc::new(tiles::grid(&splits.train.sizes().unwrap(), settings.common.data.tile));
+        let splits = settings.images.data.open().unwrap();
+        let tiles = Arc::new(tiles::grid(&splits.train.sizes().unwrap(), settings.images.data.tile));
         let mut trainer = Trainer::new(
             settings,
             Arc::new(splits.train),
