@@ -9,10 +9,11 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use rayon::prelude::*;
 
+use crate::cache::{Bytes, MemoryCache};
 use crate::coordinates::{MicrographParticles, Particle};
 use crate::image::{Image, Labels};
 use crate::synth::{self, MicrographConfig};
@@ -1248,121 +1249,12 @@ pub fn normalise(image: &mut Image, how: Normalise) {
 // ---------------------------------------------------------------------------------------------------------------
 // The cache
 
-type Group = Arc<Vec<Arc<Pair>>>;
+/// What one file holds, by number.
+type Cache = MemoryCache<usize, Vec<Arc<Pair>>>;
 
-/// Keeps the groups used last, up to a number of bytes. Reading happens outside the lock.
-struct Cache {
-    capacity: usize,
-    state: Mutex<CacheState>,
-    /// Signalled when a reading has ended.
-    read: Condvar,
-}
-
-#[derive(Default)]
-struct CacheState {
-    slots: HashMap<usize, Slot>,
-    /// Keys by time of last use.
-    used: BTreeMap<u64, usize>,
-    clock: u64,
-    bytes: usize,
-}
-
-enum Slot {
-    Reading,
-    /// Larger than the cache, so there is no point in waiting for another thread's reading.
-    TooLarge,
-    Ready {
-        group: Group,
-        bytes: usize,
-        used: u64,
-    },
-}
-
-impl Cache {
-    fn new(capacity: usize) -> Self {
-        Self { capacity, state: Mutex::default(), read: Condvar::new() }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, CacheState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn get(&self, key: usize, read: impl FnOnce() -> Result<Vec<Arc<Pair>>>) -> Result<Group> {
-        // A thread of a pool must not wait: the reading it would wait for may be further down its own stack (it
-        // takes up other tasks while a task waits for its parts).
-        let may_wait = rayon::current_thread_index().is_none();
-        let mut state = self.lock();
-        loop {
-            if let Some(group) = state.touch(key) {
-                return Ok(group);
-            }
-            if !(may_wait && matches!(state.slots.get(&key), Some(Slot::Reading))) {
-                break;
-            }
-            state = self.read.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-        state.slots.entry(key).or_insert(Slot::Reading);
-        drop(state);
-
-        // Also when `read` panics, those who wait must go on.
-        let release = Release { cache: self, key };
-        let group = Arc::new(read()?);
-        let bytes = group.iter().map(|pair| pair_bytes(pair)).sum();
-        self.lock().insert(key, Arc::clone(&group), bytes, self.capacity);
-        drop(release);
-        Ok(group)
-    }
-}
-
-struct Release<'a> {
-    cache: &'a Cache,
-    key: usize,
-}
-
-impl Drop for Release<'_> {
-    fn drop(&mut self) {
-        let mut state = self.cache.lock();
-        if matches!(state.slots.get(&self.key), Some(Slot::Reading)) {
-            state.slots.remove(&self.key);
-        }
-        drop(state);
-        self.cache.read.notify_all();
-    }
-}
-
-impl CacheState {
-    fn touch(&mut self, key: usize) -> Option<Group> {
-        let Some(Slot::Ready { group, used, .. }) = self.slots.get_mut(&key) else {
-            return None;
-        };
-        self.clock += 1;
-        self.used.remove(used);
-        *used = self.clock;
-        self.used.insert(self.clock, key);
-        Some(Arc::clone(group))
-    }
-
-    fn insert(&mut self, key: usize, group: Group, bytes: usize, capacity: usize) {
-        if self.touch(key).is_some() {
-            // Another thread of a pool was faster.
-            return;
-        }
-        if bytes > capacity {
-            self.slots.insert(key, Slot::TooLarge);
-            return;
-        }
-        while self.bytes + bytes > capacity {
-            let Some((_, oldest)) = self.used.pop_first() else {
-                break;
-            };
-            if let Some(Slot::Ready { bytes, .. }) = self.slots.remove(&oldest) {
-                self.bytes -= bytes;
-            }
-        }
-        self.clock += 1;
-        self.used.insert(self.clock, key);
-        self.bytes += bytes;
-        self.slots.insert(key, Slot::Ready { group, bytes, used: self.clock });
+impl Bytes for Vec<Arc<Pair>> {
+    fn bytes(&self) -> usize {
+        self.iter().map(|pair| pair_bytes(pair)).sum()
     }
 }
 
@@ -1476,79 +1368,6 @@ mod tests {
         assert_eq!(stem_of(Path::new("a/m1.MRC.gz")), "m1");
         let stems: Vec<_> = stem_candidates("MotionCorr/job002/May08_03.05.02").collect();
         assert_eq!(stems, ["May08_03.05.02", "May08_03.05"]);
-    }
-
-    fn pair_of(bytes: usize) -> Vec<Arc<Pair>> {
-        let labels = Some(vec![0; bytes]);
-        vec![Arc::new(Pair { name: String::new(), image: Image::filled(0, 0, 0.0), labels })]
-    }
-
-    #[test]
-    fn the_cache_drops_what_was_used_longest_ago() {
-        let cache = Cache::new(30);
-        let reads = std::cell::RefCell::new(Vec::new());
-        let get = |key: usize, bytes: usize| {
-            let read = || {
-                reads.borrow_mut().push(key);
-                Ok(pair_of(bytes))
-            };
-            cache.get(key, read).unwrap();
-            assert!(cache.lock().bytes <= 30);
-        };
-        for (key, bytes) in
-            [(1, 10), (2, 10), (3, 10), (1, 10), (4, 10), (1, 10), (2, 10), (9, 31), (9, 31), (1, 10)]
-        {
-            get(key, bytes);
-        }
-        assert_eq!(*reads.borrow(), [1, 2, 3, 4, 2, 9, 9]);
-        let state = cache.lock();
-        assert_eq!(state.used.values().copied().collect::<Vec<_>>(), [4, 2, 1]);
-    }
-
-    #[test]
-    fn threads_that_want_the_same_image_read_it_once() {
-        let cache = Cache::new(100);
-        let reads = std::sync::atomic::AtomicUsize::new(0);
-        std::thread::scope(|scope| {
-            for _ in 0..8 {
-                scope.spawn(|| {
-                    let read = || {
-                        reads.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-                        std::thread::sleep(std::time::Duration::from_millis(30));
-                        Ok(pair_of(1))
-                    };
-                    cache.get(5, read).unwrap();
-                });
-            }
-        });
-        assert_eq!(reads.into_inner(), 1);
-    }
-
-    #[test]
-    fn a_failed_reading_leaves_the_cache_usable() {
-        let cache = Cache::new(100);
-        assert!(cache.get(1, || Err(DataError::content("m.png", "broken"))).is_err());
-        let panicked =
-            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| cache.get(1, || panic!("bug"))));
-        assert!(panicked.is_err());
-        assert_eq!(cache.get(1, || Ok(pair_of(1))).unwrap().len(), 1);
-    }
-
-    #[test]
-    fn a_reading_within_a_reading_in_a_thread_pool_does_not_wait_for_it() {
-        let cache = Cache::new(100);
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
-        let inner = Mutex::new(0);
-        pool.scope(|scope| {
-            scope.spawn(|_| *inner.lock().unwrap() = cache.get(0, || Ok(pair_of(7))).unwrap().len());
-            let outer = cache.get(0, || {
-                // As when a reader waits for its parts: the only thread takes up the task above.
-                assert_eq!(rayon::yield_now(), Some(rayon::Yield::Executed));
-                Ok(pair_of(7))
-            });
-            assert_eq!(outer.unwrap().len(), 1);
-        });
-        assert_eq!((*inner.lock().unwrap(), cache.lock().bytes), (1, 7));
     }
 
     proptest! {

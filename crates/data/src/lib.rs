@@ -6,6 +6,7 @@ pub mod atomic;
 pub mod audit;
 pub mod augment;
 pub mod augment3d;
+mod cache;
 pub mod coordinates;
 pub mod dataset;
 pub mod discs;

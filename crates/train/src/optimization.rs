@@ -6,7 +6,7 @@ use std::path::Path;
 
 use burn::module::Module;
 use burn::tensor::{Device, Gradients};
-use serde_json::{Value, json};
+use serde_json::json;
 use trimtab_nn::optim::{
     AdamConfig, AdamWConfig, Buffers, Optimizer, SgdConfig, accumulate, average, clip_by_global_norm,
     global_norm,
@@ -17,7 +17,7 @@ use trimtab_nn::schedules::{self, Schedule};
 use trimtab_signals::names::{self, Signal};
 
 use crate::error::{Result, TrainError};
-use crate::recipe::{Signals, StagePlan, Step};
+use crate::recipe::{RecipeState, Signals, StagePlan, Step};
 use crate::settings::Reader;
 
 /// The weights that are trained, and their moving average: the kinds that are validated.
@@ -498,8 +498,8 @@ impl<M: Network> Learner<M> {
         }
     }
 
-    /// What changes while training: small values, and files by name.
-    pub(crate) fn state(&self) -> (Value, BTreeMap<String, Vec<u8>>) {
+    /// What changes while training.
+    pub(crate) fn state(&self) -> RecipeState {
         let none = BTreeMap::new();
         let json = json!({
             "frozen": self.frozen, "steps": self.steps, "updates": self.updates, "initial_weight": self.initial_weight, "plateau": self.plateau.as_ref().map(Plateau::state),
@@ -511,11 +511,12 @@ impl<M: Network> Learner<M> {
         if let Some(average) = &self.average {
             files.insert("ema.safetensors".to_owned(), params::to_safetensors(average, &none));
         }
-        (json, files)
+        RecipeState { json: json!({ "learner": json }), files }
     }
 
     /// Takes over a saved [`Self::state`].
-    pub(crate) fn restore(&mut self, state: &Value, folder: &Path, device: &Device) -> Result<()> {
+    pub(crate) fn restore(&mut self, state: &RecipeState, folder: &Path, device: &Device) -> Result<()> {
+        let state = &state.json["learner"];
         let bad = |problem: String| TrainError::Checkpoint { path: folder.join("state.json"), problem };
         self.net = WeightsFile::read(&folder.join("model.safetensors"))?.load(self.net.clone())?;
         if let Some(average) = self.average.take() {

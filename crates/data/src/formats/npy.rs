@@ -328,25 +328,9 @@ fn parse_dictionary(text: &str) -> Result<Header, String> {
         Some(b'>') => true,
         _ => return Err(format!("unknown number type `{descr}`")),
     };
-    let stored = match &descr[1..] {
-        "b1" => Stored::Bool,
-        "u1" => Stored::U8,
-        "i1" => Stored::I8,
-        "u2" => Stored::U16,
-        "i2" => Stored::I16,
-        "u4" => Stored::U32,
-        "i4" => Stored::I32,
-        "u8" => Stored::U64,
-        "i8" => Stored::I64,
-        "f2" => Stored::F16,
-        "f4" => Stored::F32,
-        "f8" => Stored::F64,
-        _ => {
-            return Err(format!(
-                "values of type `{descr}`; booleans, integers and floats of 2 to 8 bytes are accepted"
-            ));
-        }
-    };
+    let stored = Stored::from_numpy(&descr[1..]).ok_or_else(|| {
+        format!("values of type `{descr}`; booleans, integers and floats of 2 to 8 bytes are accepted")
+    })?;
     if shape.contains(&0) {
         return Err(format!("an empty array of shape {shape:?}"));
     }

@@ -59,6 +59,25 @@ pub(crate) enum Stored {
 }
 
 impl Stored {
+    /// By NumPy's letter and number of bytes, e.g. `f4`, as NPY and Zarr 2 write it behind the byte order.
+    pub(crate) fn from_numpy(name: &str) -> Option<Self> {
+        Some(match name {
+            "b1" => Self::Bool,
+            "u1" => Self::U8,
+            "i1" => Self::I8,
+            "u2" => Self::U16,
+            "i2" => Self::I16,
+            "u4" => Self::U32,
+            "i4" => Self::I32,
+            "u8" => Self::U64,
+            "i8" => Self::I64,
+            "f2" => Self::F16,
+            "f4" => Self::F32,
+            "f8" => Self::F64,
+            _ => return None,
+        })
+    }
+
     /// Bytes a value.
     pub(crate) fn size(self) -> usize {
         match self {

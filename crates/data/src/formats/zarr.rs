@@ -406,21 +406,8 @@ impl Array {
         let (shape, chunk) = shapes(meta.get("shape"), meta.get("chunks"))?;
         let kind = meta.get("dtype").and_then(Value::as_str).ok_or("`dtype` is not that of plain numbers")?;
         let (order, name) = kind.split_at_checked(1).unwrap_or_default();
-        let stored = match name {
-            "b1" => Stored::Bool,
-            "u1" => Stored::U8,
-            "i1" => Stored::I8,
-            "u2" => Stored::U16,
-            "i2" => Stored::I16,
-            "u4" => Stored::U32,
-            "i4" => Stored::I32,
-            "u8" => Stored::U64,
-            "i8" => Stored::I64,
-            "f2" => Stored::F16,
-            "f4" => Stored::F32,
-            "f8" => Stored::F64,
-            _ => return Err(format!("numbers of the kind `{kind}`; accepted are bool, integers and floats")),
-        };
+        let stored = Stored::from_numpy(name)
+            .ok_or_else(|| format!("numbers of the kind `{kind}`; accepted are bool, integers and floats"))?;
         let numbers = Numbers { stored, big_endian: order == ">" };
         let steps = match meta.get("order").and_then(Value::as_str) {
             Some("F") => {

@@ -1,9 +1,7 @@
-//! Prepared volumes, kept: in memory up to a number of bytes, and on disk from run to run.
+//! Prepared volumes, kept on disk from run to run.
 
-use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::UNIX_EPOCH;
 
 use serde::{Deserialize, Serialize};
@@ -13,132 +11,6 @@ use crate::volume::{Geometry, Shape, Volume, VolumeInfo, voxels};
 use crate::volumes::dataset::Prepared;
 use crate::volumes::preprocess::{Align, Placement};
 use crate::{DataError, Result};
-
-/// Keeps the volumes used last, up to a number of bytes. Reading happens outside the lock; two threads that want
-/// the same volume wait for one reading of it.
-pub(crate) struct MemoryCache {
-    capacity: usize,
-    state: Mutex<State>,
-    /// Signalled when a reading has ended.
-    read: Condvar,
-}
-
-#[derive(Default)]
-struct State {
-    slots: HashMap<String, Slot>,
-    /// Keys by time of last use.
-    used: BTreeMap<u64, String>,
-    clock: u64,
-    bytes: usize,
-}
-
-enum Slot {
-    Reading,
-    /// Larger than the cache, so there is no point in waiting for another thread's reading.
-    TooLarge,
-    Ready {
-        volume: Arc<Prepared>,
-        bytes: usize,
-        used: u64,
-    },
-}
-
-impl MemoryCache {
-    pub(crate) fn new(capacity: usize) -> Self {
-        Self { capacity, state: Mutex::default(), read: Condvar::new() }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Bytes in use.
-    pub(crate) fn bytes(&self) -> usize {
-        self.lock().bytes
-    }
-
-    pub(crate) fn get(&self, key: &str, read: impl FnOnce() -> Result<Prepared>) -> Result<Arc<Prepared>> {
-        // A thread of a pool must not wait: the reading it would wait for may be further down its own stack (it
-        // takes up other tasks while a task waits for its parts).
-        let may_wait = rayon::current_thread_index().is_none();
-        let mut state = self.lock();
-        loop {
-            if let Some(volume) = state.touch(key) {
-                return Ok(volume);
-            }
-            if !(may_wait && matches!(state.slots.get(key), Some(Slot::Reading))) {
-                break;
-            }
-            state = self.read.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-        state.slots.entry(key.to_owned()).or_insert(Slot::Reading);
-        drop(state);
-
-        // Also when `read` panics, those who wait must go on.
-        let release = Release { cache: self, key };
-        let volume = Arc::new(read()?);
-        self.lock().insert(key, &volume, self.capacity);
-        drop(release);
-        Ok(volume)
-    }
-}
-
-struct Release<'a> {
-    cache: &'a MemoryCache,
-    key: &'a str,
-}
-
-impl Drop for Release<'_> {
-    fn drop(&mut self) {
-        let mut state = self.cache.lock();
-        if matches!(state.slots.get(self.key), Some(Slot::Reading)) {
-            state.slots.remove(self.key);
-        }
-        drop(state);
-        self.cache.read.notify_all();
-    }
-}
-
-impl State {
-    fn touch(&mut self, key: &str) -> Option<Arc<Prepared>> {
-        let Some(Slot::Ready { volume, used, .. }) = self.slots.get_mut(key) else {
-            return None;
-        };
-        self.clock += 1;
-        self.used.remove(used);
-        *used = self.clock;
-        self.used.insert(self.clock, key.to_owned());
-        Some(Arc::clone(volume))
-    }
-
-    fn insert(&mut self, key: &str, volume: &Arc<Prepared>, capacity: usize) {
-        if self.touch(key).is_some() {
-            // Another thread of a pool was faster.
-            return;
-        }
-        let bytes = volume.bytes();
-        if bytes > capacity {
-            self.slots.insert(key.to_owned(), Slot::TooLarge);
-            return;
-        }
-        while self.bytes + bytes > capacity {
-            let Some((_, oldest)) = self.used.pop_first() else {
-                break;
-            };
-            if let Some(Slot::Ready { bytes, .. }) = self.slots.remove(&oldest) {
-                self.bytes -= bytes;
-            }
-        }
-        self.clock += 1;
-        self.used.insert(self.clock, key.to_owned());
-        self.bytes += bytes;
-        let slot = Slot::Ready { volume: Arc::clone(volume), bytes, used: self.clock };
-        self.slots.insert(key.to_owned(), slot);
-    }
-}
-
-// ---------------------------------------------------------------------------------------------------------------
-// On disk
 
 /// A folder of prepared volumes. An entry that is damaged, or was made from other files or with other settings, is
 /// as good as none. Entries are never deleted, but replaced when the files or settings of their case change.

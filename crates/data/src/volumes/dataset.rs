@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
+use crate::cache::{Bytes, MemoryCache};
 use crate::formats::{open_volume, open_volume_labels, read_volume, volume_info};
 use crate::rng::{Stream, rng};
 use crate::tiles::below;
 use crate::volume::{IGNORE, Shape, Volume, VolumeInfo, VolumeLabels, voxels};
-use crate::volumes::cache::{DiskCache, MemoryCache, identity};
+use crate::volumes::cache::{DiskCache, identity};
 use crate::volumes::cases::{Case, CaseList, LabelRule, SegmentationSpec, VolumeSource};
 use crate::volumes::folds;
 use crate::volumes::preprocess::{Placement, Preprocess, case_number};
@@ -84,6 +85,12 @@ impl Prepared {
     }
 }
 
+impl Bytes for Prepared {
+    fn bytes(&self) -> usize {
+        Self::bytes(self)
+    }
+}
+
 /// Volumes with labels or classes, read when asked for. Cheap to clone and to split; clones and parts share one cache.
 #[derive(Clone)]
 pub struct VolumeDataset {
@@ -95,7 +102,7 @@ struct Store {
     source: VolumeSource,
     options: VolumeOptions,
     list: CaseList,
-    memory: MemoryCache,
+    memory: MemoryCache<String, Prepared>,
     disk: Option<DiskCache>,
     /// Volumes that come from no file, by id.
     made: BTreeMap<String, Arc<Prepared>>,
@@ -392,7 +399,7 @@ impl VolumeDataset {
         }
         // Also the files: of two cases given by hand the names might be the same.
         let place = format!("{} {:?} {:?} {:?}", case.id, case.images, case.labels, case.slices);
-        store.memory.get(&format!("{place} {:?}", case.class), || match &store.disk {
+        store.memory.get(format!("{place} {:?}", case.class), || match &store.disk {
             None => store.prepare(case),
             Some(disk) => {
                 let key = store.key(case)?;

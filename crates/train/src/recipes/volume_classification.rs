@@ -967,12 +967,11 @@ impl Training for Trainer<'_> {
     }
 
     fn state(&self) -> RecipeState {
-        let (learner, files) = self.learner.state();
-        RecipeState { json: json!({ "learner": learner }), files }
+        self.learner.state()
     }
 
     fn restore(&mut self, state: &RecipeState, folder: &Path) -> Result<()> {
-        self.learner.restore(&state.json["learner"], folder, &self.plain)
+        self.learner.restore(state, folder, &self.plain)
     }
 
     fn weights(&self, kind: &str, mut metadata: BTreeMap<String, String>) -> Vec<u8> {

@@ -12,7 +12,6 @@ use std::sync::Arc;
 
 use burn::tensor::activation::{sigmoid, softmax};
 use burn::tensor::{Device, Tensor};
-use serde_json::json;
 use trimtab_data::atomic::write_atomic;
 use trimtab_data::rng::{Stream, rng};
 use trimtab_data::volume::{IGNORE, Shape, voxels};
@@ -1090,12 +1089,11 @@ impl Training for Trainer<'_> {
     }
 
     fn state(&self) -> RecipeState {
-        let (learner, files) = self.learner.state();
-        RecipeState { json: json!({ "learner": learner }), files }
+        self.learner.state()
     }
 
     fn restore(&mut self, state: &RecipeState, folder: &Path) -> Result<()> {
-        self.learner.restore(&state.json["learner"], folder, &self.plain)
+        self.learner.restore(state, folder, &self.plain)
     }
 
     fn weights(&self, kind: &str, metadata: BTreeMap<String, String>) -> Vec<u8> {
