@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use regex::Regex;
-use trimtab_train::{defaults, recipes};
+use trimtab_guard::defaults;
+use trimtab_train::recipes;
 
 use crate::{Outcome, root};
 

@@ -13,7 +13,7 @@ use trimtab_data::synth::MicrographConfig;
     name = "trimtab",
     version,
     about = "Stable training of segmentation networks, and a doctor for the training of any",
-    after_help = "Exit codes: 0 done, 1 internal error, 2 wrong usage, settings or data, 3 stopped by an expectation or a critical finding, 130 interrupted.",
+    after_help = "Exit codes: 0 done, 1 internal error, 2 wrong usage, settings or data, 3 stopped by an expectation or a critical finding, or a run of an ablation failed, 130 interrupted.",
     arg_required_else_help = true
 )]
 pub struct Cli {
@@ -25,8 +25,12 @@ pub struct Cli {
 pub enum Command {
     /// Write a commented recipe to start from
     Init(InitArgs),
+    /// Check a recipe before training: settings, data, schedules, and short experiments on the real network
+    Check(CheckArgs),
     /// Train a recipe
     Train(TrainArgs),
+    /// What each of several changes is worth: baseline, each alone, all together, over seeds
+    Ablate(AblateArgs),
     /// Evaluate the best weights of a run
     Eval(EvalArgs),
     /// Predict whole images with the best weights of a run
@@ -97,7 +101,73 @@ pub struct TrainArgs {
     /// deviation; again after an interruption: what is done is kept
     #[arg(long, conflicts_with = "resume", requires = "recipe")]
     pub folds: bool,
+    /// Train without the checks of `trimtab check`
+    #[arg(long)]
+    pub no_check: bool,
     /// One JSON object a line on standard output instead of progress
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "A line for each check: PASS, WARN, FAIL, or SKIP with the reason; below it the setting that would mend it.\n\nExit codes: 0 nothing failed, 3 something failed, 2 wrong usage.\n\nExamples:\n  trimtab check recipes/two-stage-demo.toml\n  trimtab check my.toml --seconds 30 --set data.root=/data/micrographs\n  trimtab check my.toml --quick                     settings, data and schedules, in seconds\n  trimtab check my.toml --json | jq '.items[] | select(.verdict == \"FAIL\")'\n\nTo have the learning rate compared with that of a run that trained well, add to the recipe:\n  [reference]\n  batch = 8\n  accumulate = 1\n  learning_rate = 2.5e-4"
+)]
+pub struct CheckArgs {
+    /// Recipe (TOML)
+    pub recipe: PathBuf,
+    /// Override a key, e.g. --set stage2.epochs=20
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Seconds the experiments may take; one that would go beyond is skipped
+    #[arg(long, default_value_t = 120.0, value_parser = seconds)]
+    pub seconds: f64,
+    /// No experiments: settings, data and schedules alone
+    #[arg(long)]
+    pub quick: bool,
+    /// cpu, or cuda:0, wgpu, vulkan … where built in
+    #[arg(long, default_value = "cpu")]
+    pub device: String,
+    /// One JSON object on standard output
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds: f64 = text.parse().map_err(|_| format!("`{text}` is not a number"))?;
+    if seconds.is_finite() && seconds >= 0.0 {
+        Ok(seconds)
+    } else {
+        Err("must be a number from 0 on".to_owned())
+    }
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "A file of factors (TOML):\n  seeds = [1, 2, 3]                    default: the recipe's seed and the two after it\n  metric = \"val/auc\"                   chooses the best weights and compares; default: the recipe's evaluate.metric\n  base = [\"loss.kind=cross_entropy\"]   what the baseline sets beyond the recipe\n  [[factor]]\n  name = \"ldam\"\n  set = [\"loss.kind=ldam\", \"model.head=normalised\"]\n  [[factor]]\n  name = \"ema\"\n  set = [\"ema.decay=0.995\"]\n\nAll settings and data are checked before anything is trained. The first seed of every variant is trained first. The same command\nagain keeps what is done and goes on with the rest; Ctrl-C as in train. Each run is a run directory OUT/VARIANT-seedN; the outcome is in\nOUT/ablation.json and OUT/ablation.md. A run that fails does not end the ablation: exit code 3 at its end.\n\nExamples:\n  trimtab ablate recipes/resnet50-3d-ldam-demo.toml --factors docs/examples/ablate-ldam.toml --out runs/ldam-ablation\n  trimtab ablate my.toml --factors factors.toml --seeds 5 --leave-one-out --set optim.epochs=20"
+)]
+pub struct AblateArgs {
+    /// Recipe (TOML)
+    pub recipe: PathBuf,
+    /// What to change (TOML)
+    #[arg(long, value_name = "FILE")]
+    pub factors: PathBuf,
+    /// Folder for the runs and the outcome
+    #[arg(long, default_value = "runs/ablation")]
+    pub out: PathBuf,
+    /// Override a key in every variant; what a factor sets wins over it
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// How many seeds: the first of the file of factors, or the recipe's and those after it [default: all of the file, or 3]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub seeds: Option<u64>,
+    /// Also train all factors but one, for each
+    #[arg(long)]
+    pub leave_one_out: bool,
+    /// cpu, or cuda:0, wgpu, vulkan … where built in
+    #[arg(long, default_value = "cpu")]
+    pub device: String,
+    /// One JSON object a line on standard output instead of progress and table
     #[arg(long)]
     pub json: bool,
 }

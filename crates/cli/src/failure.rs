@@ -36,6 +36,11 @@ impl Failure {
         }
     }
 
+    /// What it says.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
     /// Prints to standard error.
     pub fn report(&self) -> ExitCode {
         for line in self.message.lines() {

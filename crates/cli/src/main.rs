@@ -41,12 +41,18 @@ fn share_the_work() {
 }
 
 fn run(command: Command) -> Result<u8, Failure> {
-    if matches!(command, Command::Train(_) | Command::Eval(_) | Command::Predict(_)) {
+    let heavy = matches!(
+        command,
+        Command::Check(_) | Command::Train(_) | Command::Ablate(_) | Command::Eval(_) | Command::Predict(_)
+    );
+    if heavy {
         share_the_work();
     }
     match command {
         Command::Init(args) => commands::init::run(&args),
+        Command::Check(args) => commands::check::run(&args),
         Command::Train(args) => commands::train::run(&args),
+        Command::Ablate(args) => commands::ablate::run(&args),
         Command::Eval(args) => commands::eval::run(&args),
         Command::Predict(args) => commands::predict::run(&args),
         Command::Diagnose(args) => commands::diagnose::run(&args),

@@ -168,8 +168,8 @@ impl Progress {
 impl Observer for Progress {
     fn report(&mut self, report: &Report<'_>) -> Control {
         match report {
-            Report::Stage { name, done, steps } => self.begin(name, *done, *steps),
-            Report::Step { in_stage, seconds, record } => self.step(*in_stage, *seconds, *record),
+            Report::Stage { name, done, steps, .. } => self.begin(name, *done, *steps),
+            Report::Step { in_stage, seconds, record, .. } => self.step(*in_stage, *seconds, *record),
             Report::Validating => {
                 if let Mode::Bar(bar) = &self.mode {
                     bar.set_message("validating …");

@@ -39,10 +39,15 @@ fn crates_depend_in_one_direction_and_burn_stays_where_it_belongs() {
         ("trimtab-nn", &["trimtab-kernels"]),
         ("trimtab-train", &["trimtab-data", "trimtab-metrics", "trimtab-nn", "trimtab-signals"]),
         (
+            "trimtab-guard",
+            &["trimtab-data", "trimtab-doctor", "trimtab-logs", "trimtab-signals", "trimtab-train"],
+        ),
+        (
             "trimtab",
             &[
                 "trimtab-data",
                 "trimtab-doctor",
+                "trimtab-guard",
                 "trimtab-kernels",
                 "trimtab-logs",
                 "trimtab-metrics",
@@ -53,7 +58,9 @@ fn crates_depend_in_one_direction_and_burn_stays_where_it_belongs() {
         (
             "xtask",
             &[
+                "trimtab-data",
                 "trimtab-doctor",
+                "trimtab-guard",
                 "trimtab-kernels",
                 "trimtab-logs",
                 "trimtab-nn",
@@ -78,7 +85,7 @@ fn crates_depend_in_one_direction_and_burn_stays_where_it_belongs() {
 #[test]
 fn only_the_command_line_prints_or_exits() {
     let mut files = Vec::new();
-    for name in ["signals", "logs", "doctor", "metrics", "data", "kernels", "nn", "train"] {
+    for name in ["signals", "logs", "doctor", "metrics", "data", "kernels", "nn", "train", "guard"] {
         collect(&root().join("crates").join(name).join("src"), &mut files);
     }
     assert!(files.len() > 40, "the sources were not found");

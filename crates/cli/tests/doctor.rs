@@ -434,7 +434,7 @@ fn a_run_of_our_own_is_diagnosed() {
     let run = folder.path().join("run");
     let recipe = common::recipe(folder.path(), "");
     let out = run.to_str().unwrap();
-    trimtab(&["train", &recipe, "--out", out, "--json"]).assert().success();
+    trimtab(&["train", "--no-check", &recipe, "--out", out, "--json"]).assert().success();
     let found: Value =
         serde_json::from_slice(&trimtab(&["diagnose", out, "--json"]).assert().get_output().stdout).unwrap();
     assert_eq!(found["format"], "trimtab");

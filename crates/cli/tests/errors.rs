@@ -130,7 +130,7 @@ fn a_run_that_is_used_damaged_or_of_other_settings() {
     let dir = tempfile::tempdir().unwrap();
     let path = recipe(dir.path(), "");
     let run = dir.path().join("done");
-    trimtab().args(["train", &path, "--out"]).arg(&run).assert().success();
+    trimtab().args(["train", "--no-check", &path, "--out"]).arg(&run).assert().success();
     let fails = |arguments: &[&str], wanted: &str| {
         let out = trimtab().args(arguments).output().unwrap();
         let error = String::from_utf8_lossy(&out.stderr).into_owned();
@@ -138,8 +138,11 @@ fn a_run_that_is_used_damaged_or_of_other_settings() {
         assert!(error.contains(wanted) && !error.contains("panicked"), "`{wanted}` is not in: {error}");
     };
     let run_text = run.to_str().unwrap();
-    fails(&["train", &path, "--out", run_text], "already");
-    fails(&["train", &path, "--resume", "--set", "seed=3", "--out", run_text], "`seed` was 42, now 3");
+    fails(&["train", "--no-check", &path, "--out", run_text], "already");
+    fails(
+        &["train", "--no-check", &path, "--resume", "--set", "seed=3", "--out", run_text],
+        "`seed` was 42, now 3",
+    );
     fails(&["predict", run_text, "/no/such.png", "--out", run_text], "/no/such.png");
     fails(&["eval", dir.path().to_str().unwrap()], "not a run directory");
     let best = run.join("checkpoints/best.safetensors");
@@ -158,7 +161,11 @@ fn a_disk_that_is_full_ends_the_run_with_the_file_and_the_reason() {
     let dir = tempfile::tempdir().unwrap();
     let path = recipe(dir.path(), "");
     let run = dir.path().join("run");
-    trimtab().args(["train", &path, "--set", "stage1.epochs=1", "--out"]).arg(&run).assert().success();
+    trimtab()
+        .args(["train", "--no-check", &path, "--set", "stage1.epochs=1", "--out"])
+        .arg(&run)
+        .assert()
+        .success();
     std::fs::remove_dir_all(run.join("checkpoints")).unwrap();
     std::fs::remove_file(run.join("signals.jsonl")).unwrap();
     std::os::unix::fs::symlink("/dev/full", run.join("signals.jsonl")).unwrap();

@@ -43,7 +43,7 @@ fn a_run_leaves_everything_the_run_directory_promises() {
     let dir = tempfile::tempdir().unwrap();
     let (recipe, run) = (recipe(dir.path(), ""), dir.path().join("run"));
     trimtab()
-        .args(["train", &recipe, "--out"])
+        .args(["train", "--no-check", &recipe, "--out"])
         .arg(&run)
         .assert()
         .success()
@@ -102,7 +102,12 @@ fn a_run_leaves_everything_the_run_directory_promises() {
     assert_eq!(info["schedule_horizons"]["stage2/optim/learning_rate"], 12);
 
     // The directory is used now.
-    trimtab().args(["train", &recipe, "--out"]).arg(&run).assert().code(2).stderr(contains("already"));
+    trimtab()
+        .args(["train", "--no-check", &recipe, "--out"])
+        .arg(&run)
+        .assert()
+        .code(2)
+        .stderr(contains("already"));
     // Evaluation finds what training wrote down.
     let out = trimtab().args(["eval", "--json"]).arg(&run).assert().success().get_output().stdout.clone();
     let eval: serde_json::Value = serde_json::from_slice(&out).unwrap();
@@ -115,7 +120,7 @@ fn prediction_writes_every_format_and_picks_read_back_alike() {
     let dir = tempfile::tempdir().unwrap();
     let (recipe, run, sim, out) =
         (recipe(dir.path(), ""), dir.path().join("run"), dir.path().join("sim"), dir.path().join("out"));
-    trimtab().args(["train", &recipe, "--out"]).arg(&run).assert().success();
+    trimtab().args(["train", "--no-check", &recipe, "--out"]).arg(&run).assert().success();
     trimtab()
         .args([
             "synth",
@@ -164,12 +169,16 @@ fn a_run_killed_three_times_and_resumed_is_bit_identical() {
     let dir = tempfile::tempdir().unwrap();
     let recipe = recipe(dir.path(), "");
     let (straight, killed) = (dir.path().join("straight"), dir.path().join("killed"));
-    trimtab().args(["train", &recipe, "--out"]).arg(&straight).assert().success();
+    trimtab().args(["train", "--no-check", &recipe, "--out"]).arg(&straight).assert().success();
 
     // Kills after the 5th, 14th and 21st step: within stage 1, just after the change of stage, near the end.
     for (turn, lines) in [3usize, 9, 15].into_iter().enumerate() {
         let mut command = Process::new(assert_cmd::cargo::cargo_bin!("trimtab"));
-        command.args(["train", &recipe, "--out"]).arg(&killed).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+            .args(["train", "--no-check", &recipe, "--out"])
+            .arg(&killed)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         if turn > 0 {
             command.arg("--resume");
         }
@@ -199,7 +208,7 @@ fn ctrl_c_writes_a_checkpoint_and_ends_with_130() {
     let dir = tempfile::tempdir().unwrap();
     let (recipe, run) = (recipe(dir.path(), ""), dir.path().join("run"));
     let mut child = Process::new(assert_cmd::cargo::cargo_bin!("trimtab"))
-        .args(["train", &recipe, "--set", "stage1.epochs=1000", "--out"])
+        .args(["train", "--no-check", &recipe, "--set", "stage1.epochs=1000", "--out"])
         .arg(&run)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -222,7 +231,7 @@ fn an_expectation_that_fails_stops_the_run_with_3_and_says_why() {
     let recipe = recipe(dir.path(), "[[expect]]\ncondition = \"val/f1 > 0.999 by epoch 2\"\n");
     let run = dir.path().join("run");
     trimtab()
-        .args(["train", &recipe, "--out"])
+        .args(["train", "--no-check", &recipe, "--out"])
         .arg(&run)
         .assert()
         .code(3)
@@ -237,7 +246,7 @@ fn early_stopping_ends_the_last_stage_and_is_no_failure() {
     let recipe = recipe(dir.path(), "[early_stopping]\npatience = 1\nmin_delta = 1.0\n");
     let run = dir.path().join("run");
     trimtab()
-        .args(["train", &recipe, "--out"])
+        .args(["train", "--no-check", &recipe, "--out"])
         .arg(&run)
         .assert()
         .success()
@@ -251,7 +260,7 @@ fn json_output_is_one_object_a_line_and_ends_with_the_summary() {
     let dir = tempfile::tempdir().unwrap();
     let (recipe, run) = (recipe(dir.path(), ""), dir.path().join("run"));
     let out = trimtab()
-        .args(["train", &recipe, "--json", "--out"])
+        .args(["train", "--no-check", &recipe, "--json", "--out"])
         .arg(&run)
         .assert()
         .success()
@@ -271,18 +280,18 @@ fn stage_2_can_start_from_a_checkpoint_of_the_same_architecture_only() {
     let dir = tempfile::tempdir().unwrap();
     let file = recipe(dir.path(), "");
     let first = dir.path().join("first");
-    trimtab().args(["train", &file, "--out"]).arg(&first).assert().success();
+    trimtab().args(["train", "--no-check", &file, "--out"]).arg(&first).assert().success();
     let best = first.join("checkpoints/best.safetensors");
     let text = std::fs::read_to_string(&file).unwrap();
     let (head, tail) = text.split_once("[stage1]").unwrap();
     let (_, stage2) = tail.split_once("[stage2]").unwrap();
     std::fs::write(&file, format!("{head}[stage2]\ncheckpoint = {best:?}{stage2}")).unwrap();
     let second = dir.path().join("second");
-    trimtab().args(["train", &file, "--out"]).arg(&second).assert().success();
+    trimtab().args(["train", "--no-check", &file, "--out"]).arg(&second).assert().success();
     assert!(std::fs::read_to_string(second.join("summary.json")).unwrap().contains("\"steps\": 12"));
     let third = dir.path().join("third");
     trimtab()
-        .args(["train", &file, "--set", "model.base=3", "--out"])
+        .args(["train", "--no-check", &file, "--set", "model.base=3", "--out"])
         .arg(&third)
         .assert()
         .code(2)
@@ -295,7 +304,7 @@ fn a_deadline_is_judged_by_the_validation_that_falls_on_it() {
     let dir = tempfile::tempdir().unwrap();
     // The recall is above 0 from the first validation on, and known only then.
     let recipe = recipe(dir.path(), "[[expect]]\ncondition = \"val/recall >= 0.0 by epoch 1\"\n");
-    trimtab().args(["train", &recipe, "--out"]).arg(dir.path().join("run")).assert().success();
+    trimtab().args(["train", "--no-check", &recipe, "--out"]).arg(dir.path().join("run")).assert().success();
 }
 
 #[test]
@@ -305,7 +314,7 @@ fn stage_1_ends_at_the_validation_that_meets_its_condition_as_often_as_asked() {
     for (condition, steps) in [("val/recall >= 0.0", 4 + 12), ("val/recall >= 0.0 for 2", 8 + 12)] {
         let run = dir.path().join(format!("run{steps}"));
         let set = format!("stage1.advance_when={condition}");
-        trimtab().args(["train", &recipe, "--set", &set, "--out"]).arg(&run).assert().success();
+        trimtab().args(["train", "--no-check", &recipe, "--set", &set, "--out"]).arg(&run).assert().success();
         let summary = std::fs::read_to_string(run.join("summary.json")).unwrap();
         assert!(summary.contains(&format!("\"steps\": {steps},")), "{condition}: {summary}");
     }
@@ -317,7 +326,7 @@ fn a_run_goes_on_only_with_its_own_data_and_settings() {
     let (run, sim) = (dir.path().join("run"), dir.path().join("sim"));
     synth(&sim, 3, "png");
     let recipe = folder_recipe(dir.path(), &sim);
-    trimtab().args(["train", &recipe, "--out"]).arg(&run).assert().success();
+    trimtab().args(["train", "--no-check", &recipe, "--out"]).arg(&run).assert().success();
     let resume = || trimtab().args(["train", "--resume", "--out"]).arg(&run).assert();
     resume().success();
     let config = std::fs::read_to_string(run.join("config.toml")).unwrap();
@@ -340,7 +349,7 @@ fn a_pixel_that_is_not_finite_is_replaced_and_the_run_stays_finite() {
     let mut bytes = std::fs::read(&path).unwrap();
     bytes[1024 + 4 * 500..1024 + 4 * 501].copy_from_slice(&f32::NAN.to_le_bytes());
     std::fs::write(&path, bytes).unwrap();
-    trimtab().args(["train", &recipe, "--out"]).arg(&run).assert().success();
+    trimtab().args(["train", "--no-check", &recipe, "--out"]).arg(&run).assert().success();
     let (records, _) = state(&run);
     let sum = |name: &str| records.iter().filter_map(|r| r.get(name)?.parse::<f64>().ok()).sum::<f64>();
     assert_eq!(sum("grad/non_finite"), 0.0);

@@ -154,6 +154,8 @@ pub enum Code {
     AllIgnored,
     /// An image of a single value.
     ConstantImage,
+    /// An image with an area of a single value: a part that is missing.
+    FlatArea,
     /// Pixels that are NaN or infinite.
     NonFinitePixels,
     /// An image narrower or lower than a tile.
@@ -175,6 +177,7 @@ impl Code {
             | Self::EmptyMask
             | Self::AllIgnored
             | Self::ConstantImage
+            | Self::FlatArea
             | Self::NonFinitePixels
             | Self::SmallerThanTile => Severity::Warning,
         }
@@ -271,6 +274,8 @@ struct Picture {
     max: f32,
     moments: Moments,
     non_finite: u64,
+    /// Share of the pixels that equal both their left and their upper neighbour.
+    flat: f64,
 }
 
 #[derive(Default)]
@@ -280,6 +285,9 @@ struct Counts {
     negative: u64,
     ignored: u64,
 }
+
+/// Share of flat pixels that no picture of something has; smooth backgrounds of drawings aside.
+const FLAT: f64 = 0.3;
 
 /// Count, mean and sum of squared deviations of some pixels.
 #[derive(Default, Clone, Copy)]
@@ -418,7 +426,17 @@ fn look_at(image: &Image, file: &str, problems: &mut Vec<Problem>) -> Picture {
     }
     let moments = Moments { count, mean, squares };
     let hash = *hasher.finalize().as_bytes();
-    Picture { width: image.width, height: image.height, hash, min, max, moments, non_finite }
+    let flat = flat(image);
+    Picture { width: image.width, height: image.height, hash, min, max, moments, non_finite, flat }
+}
+
+/// Share of the pixels that equal both their left and their upper neighbour.
+fn flat(image: &Image) -> f64 {
+    let (width, pixels) = (image.width.max(1), &image.pixels);
+    let same =
+        |i: usize| !i.is_multiple_of(width) && pixels[i] == pixels[i - 1] && pixels[i] == pixels[i - width];
+    let count = (width..pixels.len()).filter(|i| same(*i)).count();
+    count as f64 / pixels.len().max(1) as f64
 }
 
 fn tally(
@@ -470,6 +488,10 @@ fn summarise(name: &str, findings: &[Finding], tile: usize, problems: &mut Vec<P
     tell(Code::AllIgnored, ignored, "with every pixel ignored");
     let constant = files_where(&|f| f.picture.as_ref().is_some_and(|p| p.min == p.max));
     tell(Code::ConstantImage, constant, "with all pixels of one value");
+    let holed = files_where(&|f| f.picture.as_ref().is_some_and(|p| p.min < p.max && p.flat > FLAT));
+    let message =
+        format!("with a single value over more than {} % of the area: is a part missing?", 100.0 * FLAT);
+    tell(Code::FlatArea, holed, &message);
     let small = files_where(&|f| f.picture.as_ref().is_some_and(|p| p.width.min(p.height) < tile));
     let message = format!("smaller than a tile of {tile}x{tile} pixels, to be padded by reflection");
     tell(Code::SmallerThanTile, small, &message);

@@ -138,6 +138,7 @@ pub const CAUSES: &[Cause] = &[
         explains: &[
             ("label-out-of-range", 0.95),
             ("degenerate-labels", 0.85),
+            ("prevalence-mismatch", 0.75),
             ("ignored-label-mass", 0.75),
             ("loss-exactly-zero", 0.5),
             ("at-trivial-floor", 0.3),
@@ -152,6 +153,42 @@ pub const CAUSES: &[Cause] = &[
         summary: "the loss does not hear the rare class",
         explains: &[("all-negative-collapse", 0.4), ("at-trivial-floor", 0.2)],
         experiment: "a few hundred steps with a Dice term or class weights",
+    },
+    Cause {
+        id: "class-weights-extreme",
+        summary: "the loss hears one class only: its weights are extreme",
+        explains: &[
+            ("class-weights-extreme", 0.9),
+            ("all-negative-collapse", 0.25),
+            ("at-trivial-floor", 0.15),
+            ("never-learned", 0.1),
+        ],
+        experiment: "a few hundred steps without class weights",
+    },
+    Cause {
+        id: "regulariser-outweighs-labels",
+        summary: "a term without labels outweighs the labels",
+        explains: &[
+            ("loss-term-outweighs", 0.9),
+            ("all-negative-collapse", 0.2),
+            ("at-trivial-floor", 0.15),
+            ("never-learned", 0.1),
+            ("plateau", 0.1),
+        ],
+        experiment: "a branch with a hundredth of that term's weight",
+    },
+    Cause {
+        id: "weights-decayed-away",
+        summary: "the weights are pulled to zero",
+        explains: &[
+            ("weights-shrinking", 0.9),
+            ("all-negative-collapse", 0.2),
+            ("at-trivial-floor", 0.15),
+            ("never-learned", 0.1),
+            ("vanishing-gradient", 0.2),
+            ("plateau", 0.1),
+        ],
+        experiment: "a branch with a weight decay of 0.01",
     },
     Cause {
         id: "split-leaks",

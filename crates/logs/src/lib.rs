@@ -22,6 +22,6 @@ mod yaml;
 
 pub use builder::{ColumnId, RunBuilder};
 pub use error::LogError;
-pub use formats::{Certainty, FORMATS, Format, Layout, Peek, read_with_pattern};
+pub use formats::{Certainty, FORMATS, Format, Layout, Peek, own_run, read_with_pattern};
 pub use input::Input;
 pub use open::{Opened, Options, Unreadable, open, open_with, read_bytes};

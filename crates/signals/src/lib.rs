@@ -42,6 +42,7 @@ pub use record::{Event, Record};
 pub use run::Run;
 pub use run_dir::{
     CHECKPOINTS, CONFIG, EVENTS, Events, RUN_INFO, Records, Resumed, RunReader, RunWriter, SIGNALS, SUMMARY,
+    append_event,
 };
 pub use schemas::schemas;
 pub use trace::{Column, Trace};

@@ -184,6 +184,15 @@ impl RunWriter {
     }
 }
 
+/// Appends an event to a run that nobody writes at the moment.
+///
+/// # Errors
+///
+/// [`Error::Io`].
+pub fn append_event(run: impl AsRef<Path>, event: &Event) -> Result<(), Error> {
+    Log::append_to(run.as_ref().join(EVENTS))?.append(&event.to_line())
+}
+
 /// An append-only file of lines.
 #[derive(Debug)]
 struct Log {

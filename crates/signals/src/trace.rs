@@ -113,6 +113,12 @@ impl Column {
         }
     }
 
+    fn since(&self, step: u64) -> Self {
+        let from = self.steps.partition_point(|s| *s <= step);
+        let steps = self.steps[from..].iter().map(|s| s - step).collect();
+        Self { steps, values: self.values[from..].to_vec() }
+    }
+
     fn through(&self, step: u64) -> Self {
         let end = self.steps.partition_point(|&known| known <= step);
         Self { steps: self.steps[..end].to_vec(), values: self.values[..end].to_vec() }
@@ -246,6 +252,17 @@ impl Trace {
             .filter(|(_, column)| !column.is_empty())
             .collect();
         Self { columns, epochs: self.epochs.through(step), times: self.times.through(step) }
+    }
+
+    /// The trace after `step`, as that of a run that began there: steps count from it. Signals last measured before are absent.
+    pub fn since(&self, step: u64) -> Self {
+        let columns = self
+            .columns
+            .iter()
+            .map(|(name, column)| (name.clone(), column.since(step)))
+            .filter(|(_, column)| !column.is_empty())
+            .collect();
+        Self { columns, epochs: self.epochs.since(step), times: self.times.since(step) }
     }
 }
 

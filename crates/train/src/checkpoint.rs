@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use trimtab_data::atomic::write_atomic;
+use trimtab_nn::params::WeightsFile;
 
 use crate::error::{Result, TrainError};
 use crate::expect::Progress;
@@ -97,6 +98,9 @@ struct StateFile {
     random: String,
     run: LoopState,
     recipe: serde_json::Value,
+    /// BLAKE3 of each file beside it: a disk may give back something else than was written.
+    #[serde(default)]
+    files: BTreeMap<String, String>,
 }
 
 fn folder(run: &Path) -> PathBuf {
@@ -106,6 +110,14 @@ fn folder(run: &Path) -> PathBuf {
 /// File of the best weights of a run.
 pub fn best_path(run: &Path) -> PathBuf {
     folder(run).join("best.safetensors")
+}
+
+/// What was written beside weights: step, kind and score.
+///
+/// # Errors
+/// It is no file of weights.
+pub fn metadata(weights: &Path) -> Result<BTreeMap<String, String>> {
+    Ok(WeightsFile::read(weights)?.metadata)
 }
 
 /// Writes a checkpoint, unless it is there, and removes all but the newest `keep`. Returns whether it wrote one.
@@ -131,8 +143,10 @@ pub fn save(run: &Path, seed: u64, state: &LoopState, recipe: &RecipeState, keep
             write_atomic(&temporary.join(name), |w| w.write_all(bytes))?;
         }
         let random = "counter-based ChaCha8 by (seed, stream, position)".to_owned();
-        let file =
-            StateFile { version: VERSION, seed, random, run: state.clone(), recipe: recipe.json.clone() };
+        let hash = |bytes: &Vec<u8>| blake3::hash(bytes).to_hex().to_string();
+        let files = recipe.files.iter().map(|(name, bytes)| (name.clone(), hash(bytes))).collect();
+        let (run, recipe) = (state.clone(), recipe.json.clone());
+        let file = StateFile { version: VERSION, seed, random, run, recipe, files };
         let json = serde_json::to_vec_pretty(&file).map_err(|e| TrainError::Internal(e.to_string()))?;
         write_atomic(&temporary.join("state.json"), |w| w.write_all(&json))?;
         fs::rename(&temporary, &target).map_err(|e| TrainError::io(&target, "cannot rename to", e))
@@ -147,6 +161,79 @@ pub fn save(run: &Path, seed: u64, state: &LoopState, recipe: &RecipeState, keep
         fs::remove_dir_all(path).map_err(|e| TrainError::io(path, "cannot remove", e))?;
     }
     Ok(true)
+}
+
+/// Copies a checkpoint, or any folder of files that are never changed in place, by links where the file system has them. The
+/// target is whole or not there.
+///
+/// # Errors
+/// The operating system refuses.
+pub fn link(from: &Path, to: &Path) -> Result<()> {
+    let name = to.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = to.with_file_name(format!(".tmp-{name}"));
+    for old in [&temporary, to] {
+        if old.exists() {
+            fs::remove_dir_all(old).map_err(|e| TrainError::io(old, "cannot remove", e))?;
+        }
+    }
+    fs::create_dir_all(&temporary).map_err(|e| TrainError::io(&temporary, "cannot create", e))?;
+    let entries = fs::read_dir(from).map_err(|e| TrainError::io(from, "cannot list", e))?;
+    for entry in entries {
+        let source = entry.map_err(|e| TrainError::io(from, "cannot list", e))?.path();
+        let target = temporary.join(source.file_name().unwrap_or_default());
+        link_file(&source, &target)?;
+    }
+    fs::rename(&temporary, to).map_err(|e| TrainError::io(to, "cannot rename to", e))
+}
+
+/// Makes `to` the file `from`, replacing what was there at once.
+///
+/// # Errors
+/// The operating system refuses.
+pub fn link_file(from: &Path, to: &Path) -> Result<()> {
+    let name = to.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = to.with_file_name(format!(".tmp-{name}"));
+    let _ = fs::remove_file(&temporary);
+    if fs::hard_link(from, &temporary).is_err() {
+        fs::copy(from, &temporary).map_err(|e| TrainError::io(from, "cannot copy", e))?;
+    }
+    fs::rename(&temporary, to).map_err(|e| TrainError::io(to, "cannot rename to", e))
+}
+
+/// Puts a checkpoint made elsewhere, or with other settings, into a run, as one of settings with this identity (see
+/// [`crate::settings::Resolved::identity`]). The settings must be such that weights, optimizer and schedules still fit.
+///
+/// # Errors
+/// It is no checkpoint; the operating system refuses.
+pub fn adopt(checkpoint: &Path, run: &Path, settings: &str) -> Result<()> {
+    let target = folder(run).join(checkpoint.file_name().unwrap_or_default());
+    let file = checkpoint.join("state.json");
+    let text = fs::read_to_string(&file).map_err(|e| TrainError::io(&file, "cannot read", e))?;
+    let mut state: StateFile = serde_json::from_str(&text).map_err(|e| TrainError::Checkpoint {
+        path: file.clone(),
+        problem: format!("not a checkpoint's state: {e}"),
+    })?;
+    state.run.settings = settings.to_owned();
+    let json = serde_json::to_vec_pretty(&state).map_err(|e| TrainError::Internal(e.to_string()))?;
+    // Beside the target first: it must never stand there with the other identity.
+    let aside = folder(run).join(".adopted");
+    link(checkpoint, &aside)?;
+    write_atomic(&aside.join("state.json"), |w| w.write_all(&json))?;
+    if target.exists() {
+        fs::remove_dir_all(&target).map_err(|e| TrainError::io(&target, "cannot remove", e))?;
+    }
+    fs::rename(&aside, &target).map_err(|e| TrainError::io(&target, "cannot rename to", e))
+}
+
+/// Removes the checkpoints of a run that lie after a step.
+///
+/// # Errors
+/// The operating system refuses.
+pub fn remove_after(run: &Path, step: u64) -> Result<()> {
+    for (_, path) in list(run)?.into_iter().filter(|(known, _)| *known > step) {
+        fs::remove_dir_all(&path).map_err(|e| TrainError::io(&path, "cannot remove", e))?;
+    }
+    Ok(())
 }
 
 /// Checkpoints by step, oldest first.
@@ -173,12 +260,11 @@ pub fn list(run: &Path) -> Result<Vec<(u64, PathBuf)>> {
     Ok(found)
 }
 
-/// The newest checkpoint, where there is one, and its folder.
+/// Reads a checkpoint's state; its files are read by the recipe.
 ///
 /// # Errors
 /// It can't be read, is of another version of the format or of other settings (see [`crate::settings::Resolved::identity`]).
-pub fn newest(run: &Path, settings: &str) -> Result<Option<(LoopState, RecipeState, PathBuf)>> {
-    let Some((_, path)) = list(run)?.pop() else { return Ok(None) };
+pub fn read(path: &Path, settings: &str) -> Result<(LoopState, RecipeState)> {
     let file = path.join("state.json");
     let bad = |problem: String| TrainError::Checkpoint { path: file.clone(), problem };
     let text = fs::read_to_string(&file).map_err(|e| TrainError::io(&file, "cannot read", e))?;
@@ -195,5 +281,26 @@ pub fn newest(run: &Path, settings: &str) -> Result<Option<(LoopState, RecipeSta
             "made with other settings than the run's config.toml now holds; start a new run".to_owned()
         ));
     }
-    Ok(Some((state.run, RecipeState { json: state.recipe, files: BTreeMap::new() }, path)))
+    for (name, written) in &state.files {
+        let file = path.join(name);
+        let bytes = fs::read(&file).map_err(|e| TrainError::io(&file, "cannot read", e))?;
+        if blake3::hash(&bytes).to_hex().as_str() != written {
+            let problem = "is not what was written when the checkpoint was made".to_owned();
+            return Err(TrainError::Checkpoint { path: file, problem });
+        }
+    }
+    Ok((state.run, RecipeState { json: state.recipe, files: BTreeMap::new() }))
+}
+
+/// Takes a checkpoint that can't be read out of the way, so that the run can write one at its step again.
+///
+/// # Errors
+/// The operating system refuses.
+pub fn set_aside(path: &Path) -> Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let aside = path.with_file_name(format!("damaged-{name}"));
+    if aside.exists() {
+        fs::remove_dir_all(&aside).map_err(|e| TrainError::io(&aside, "cannot remove", e))?;
+    }
+    fs::rename(path, &aside).map_err(|e| TrainError::io(path, "cannot rename", e))
 }

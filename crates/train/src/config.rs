@@ -24,6 +24,16 @@ impl Common {
         &self.evaluate.metric
     }
 
+    /// Steps between two checkpoints.
+    pub fn checkpoint_every(&self) -> u64 {
+        self.run.checkpoint_every
+    }
+
+    /// Whether TensorBoard event files are written too.
+    pub fn writes_tensorboard(&self) -> bool {
+        self.run.tensorboard
+    }
+
     /// Reads them; problems gather in `reader`. `scores` are the signals the best weights can be chosen by (higher is better, and
     /// there is a floor), the default first.
     pub(crate) fn read(reader: &mut Reader, scores: &[Signal]) -> Self {

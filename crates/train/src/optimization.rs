@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::module::Module;
-use burn::tensor::{Device, Gradients};
+use burn::tensor::{Device, Tensor};
 use serde_json::json;
 use trimtab_nn::optim::{
     AdamConfig, AdamWConfig, Buffers, Optimizer, SgdConfig, accumulate, average, clip_by_global_norm,
@@ -17,6 +17,8 @@ use trimtab_nn::schedules::{self, Schedule};
 use trimtab_signals::names::{self, Signal};
 
 use crate::error::{Result, TrainError};
+use crate::measured::to_vec;
+use crate::probe::{self, Drift};
 use crate::recipe::{RecipeState, Signals, StagePlan, Step};
 use crate::settings::Reader;
 
@@ -105,6 +107,7 @@ pub(crate) struct Optimization {
     clip_norm: f64,
     freeze_epochs: u64,
     ema_decay: f64,
+    ema_warmup: bool,
     buffers: Buffers,
     /// Whether convolutions compute in bf16.
     pub(crate) half: bool,
@@ -235,13 +238,19 @@ impl Optimization {
             "ema.decay",
             d.ema_decay,
             0.0..=1.0,
-            "Decay of a moving average of the weights, reached by min(1 - 1/(step + 1), decay) and validated beside the live weights; 0: no average.",
+            "Decay of a moving average of the weights, validated beside the live weights; 0: no average.",
         );
         if ema_decay == 1.0 {
             r.reject(
                 "ema.decay",
                 "is 1: the average would stop following the weights; accepted is less than 1",
             );
+        }
+        let mut ema_warmup = true;
+        if ema_decay == 0.0 {
+            r.switched_off("ema.warmup", "ema.decay", "ema.decay is 0");
+        } else {
+            ema_warmup = r.flag("ema.warmup", true, "Whether the decay is reached by min(1 - 1/(update + 1), decay), so that the initial weights are forgotten at once; false: the decay from the first update on.");
         }
         let mut buffers = Buffers::Average;
         if !d.buffers {
@@ -281,6 +290,7 @@ impl Optimization {
             clip_norm,
             freeze_epochs,
             ema_decay,
+            ema_warmup,
             buffers,
             half,
         }
@@ -352,12 +362,16 @@ pub(crate) struct Learner<M> {
     updates: u64,
     /// Share of the initial weights in the average.
     initial_weight: f64,
+    /// A rate to use instead of the schedule's.
+    forced_rate: Option<f64>,
 }
 
 /// Gradients of a step on their way.
 #[derive(Default)]
 pub(crate) struct Gathered {
     gradients: Flat,
+    /// The losses they are of.
+    losses: Vec<Tensor<1>>,
 }
 
 impl<M: Network> Learner<M> {
@@ -381,7 +395,7 @@ impl<M: Network> Learner<M> {
             average,
             plain,
             rate: settings.schedule(plan),
-            ema_decay: schedules::average_decay(settings.ema_decay),
+            ema_decay: average_decay(settings.ema_decay, settings.ema_warmup),
             optimizer,
             plateau: (settings.decay == Decay::Plateau).then(|| Plateau::new(1.0, settings.plateau)),
             warmup_steps: settings.warmup_epochs * plan.steps_per_epoch,
@@ -390,6 +404,7 @@ impl<M: Network> Learner<M> {
             steps: 0,
             updates: 0,
             initial_weight: 1.0,
+            forced_rate: None,
             settings: settings.clone(),
         }
     }
@@ -401,7 +416,41 @@ impl<M: Network> Learner<M> {
 
     /// The learning rate of a step, before the groups' factors.
     pub(crate) fn rate(&self, in_stage: u64) -> f64 {
-        (self.rate)(in_stage) * self.plateau.as_ref().map_or(1.0, Plateau::rate)
+        let scheduled = || (self.rate)(in_stage) * self.plateau.as_ref().map_or(1.0, Plateau::rate);
+        self.forced_rate.unwrap_or_else(scheduled)
+    }
+
+    /// From now on this rate instead of the schedule's.
+    pub(crate) fn force_rate(&mut self, rate: Option<f64>) {
+        self.forced_rate = rate;
+    }
+
+    /// Rates, of each group too, whether the first group is frozen, and the average's decay, at a step.
+    pub(crate) fn scheduled(&self, in_stage: u64) -> Signals {
+        let rate = self.rate(in_stage);
+        let frozen = in_stage < self.frozen_steps;
+        let mut signals = self.rates(rate, frozen);
+        if self.average.is_some() {
+            signals.push((names::EMA_DECAY.name.to_owned(), (self.ema_decay)(in_stage)));
+        }
+        signals
+    }
+
+    fn rates(&self, rate: f64, frozen: bool) -> Signals {
+        let mut signals = vec![(names::OPTIM_LEARNING_RATE.name.to_owned(), rate)];
+        for (index, group) in M::GROUPS.iter().enumerate() {
+            let scale = self.settings.rate_scales.get(group).copied().unwrap_or(1.0);
+            let rate = if frozen && index == 0 { 0.0 } else { rate * scale };
+            signals.push((names::OPTIM_LEARNING_RATE.group(group), rate));
+        }
+        signals.push((names::STAGE_FROZEN.group(M::GROUPS[0]), f64::from(u8::from(frozen))));
+        signals
+    }
+
+    /// Distances of the weights from where they started, and of the average from them.
+    pub(crate) fn drift(&self, start: &Flat) -> Vec<Drift> {
+        let average = self.average.as_ref().map(params::flat);
+        probe::drift(start, &params::flat(&self.net), average.as_ref(), M::group_of)
     }
 
     /// Freezes or thaws as the step asks, and remembers the norms' running statistics, which a step that is not finite must not
@@ -416,17 +465,18 @@ impl<M: Network> Learner<M> {
     }
 
     /// Adds the gradients of one of the step's losses.
-    pub(crate) fn gather(&self, gathered: &mut Gathered, gradients: Gradients, share: f64) {
-        accumulate(&mut gathered.gradients, params::gradients(&self.net, gradients), share);
+    pub(crate) fn gather(&self, gathered: &mut Gathered, loss: Tensor<1>, share: f64) {
+        gathered.losses.push(loss.clone().inner());
+        accumulate(&mut gathered.gradients, params::gradients(&self.net, loss.backward()), share);
     }
 
-    /// Clips and updates weights and average, unless the gradient is not finite; says what happened.
-    pub(crate) fn update(&mut self, gathered: Gathered, buffers: &Flat, at: Step) -> Signals {
+    /// Clips and updates weights and average, unless loss or gradient are not finite; says what happened.
+    pub(crate) fn update(&mut self, gathered: Gathered, buffers: &Flat, at: Step) -> Result<Signals> {
         let mut gradients = gathered.gradients;
         self.steps = at.in_stage + 1;
         let rate = self.rate(at.in_stage);
         let norm = global_norm(&gradients);
-        let finite = norm.is_finite();
+        let finite = norm.is_finite() && all_finite(gathered.losses)?;
         let (mut clipped, mut sizes, mut decay) = (false, BTreeMap::new(), None);
         if finite {
             let clip = self.settings.clip_norm;
@@ -455,12 +505,6 @@ impl<M: Network> Learner<M> {
         ];
         if at.measure {
             let mut push = |name: String, value: f64| signals.push((name, value));
-            push(names::OPTIM_LEARNING_RATE.name.to_owned(), rate);
-            for (index, group) in M::GROUPS.iter().enumerate() {
-                let frozen = self.frozen && index == 0;
-                let scale = self.settings.rate_scales.get(group).copied().unwrap_or(1.0);
-                push(names::OPTIM_LEARNING_RATE.group(group), if frozen { 0.0 } else { rate * scale });
-            }
             for (group, size) in sizes {
                 push(names::OPTIM_UPDATE_RATIO.group(group), size.update / size.parameter);
                 push(names::PARAM_NORM.group(group), size.parameter);
@@ -470,9 +514,9 @@ impl<M: Network> Learner<M> {
                 push(names::EMA_DECAY.name.to_owned(), decay);
                 push(names::EMA_INITIAL_WEIGHT.name.to_owned(), self.initial_weight);
             }
-            push(names::STAGE_FROZEN.group(M::GROUPS[0]), flag(self.frozen));
+            signals.extend(self.rates(rate, self.frozen));
         }
-        signals
+        Ok(signals)
     }
 
     /// Tells a plateau schedule the outcome of a validation; one within the warm-up does not count.
@@ -532,11 +576,22 @@ impl<M: Network> Learner<M> {
             plateau.restore(state.map_err(|e| bad(format!("`plateau`: {e}")))?);
         }
         self.frozen = state["frozen"].as_bool().unwrap_or(false);
-        if self.frozen {
-            self.net = self.net.clone().set_frozen(true);
-        }
+        self.net = self.net.clone().set_frozen(self.frozen);
         Ok(())
     }
+}
+
+/// The decay of an average at each update.
+pub(crate) fn average_decay(decay: f64, warmup: bool) -> Schedule {
+    if warmup { schedules::average_decay(decay) } else { schedules::constant(decay) }
+}
+
+/// Whether every loss is a finite number: one that is not can still have a finite gradient.
+pub(crate) fn all_finite(losses: Vec<Tensor<1>>) -> Result<bool> {
+    if losses.is_empty() {
+        return Ok(true);
+    }
+    Ok(to_vec(Tensor::cat(losses, 0))?.iter().all(|loss| loss.is_finite()))
 }
 
 #[cfg(test)]
@@ -609,7 +664,7 @@ mod tests {
         let mut learner = learner(&settings, &plan);
         let at = |in_stage| Step { global: in_stage, stage: 0, in_stage, measure: true };
         let buffers = learner.begin(at(4));
-        let signals = learner.update(Gathered::default(), &buffers, at(4));
+        let signals = learner.update(Gathered::default(), &buffers, at(4)).unwrap();
         let get = |name: &str| signals.iter().find(|(n, _)| n == name).map(|(_, v)| *v).unwrap();
         assert!((get("optim/learning_rate") - 5e-5).abs() < 1e-15);
         assert!((get("optim/learning_rate/encoder") - 2.5e-5).abs() < 1e-15);
@@ -623,7 +678,7 @@ mod tests {
         let mut learner = learner(&settings, &plan);
         let at = Step { global: 0, stage: 0, in_stage: 0, measure: true };
         let buffers = learner.begin(at);
-        let signals = learner.update(Gathered::default(), &buffers, at);
+        let signals = learner.update(Gathered::default(), &buffers, at).unwrap();
         let get = |name: &str| signals.iter().find(|(n, _)| n == name).map(|(_, v)| *v).unwrap();
         assert_eq!((get("ema/decay"), get("ema/initial_weight"), get("optim/updates")), (0.0, 0.0, 1.0));
     }

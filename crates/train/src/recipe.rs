@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::Value;
+use trimtab_nn::params::Flat;
 
 use crate::error::Result;
 use crate::expect::Expectation;
+use crate::probe::{Drift, Examination};
 use crate::recipes::Score;
 
 /// Signal names and values of one moment.
@@ -66,7 +68,7 @@ pub struct Evaluation {
     pub signals: Signals,
     /// Trivial floors by signal name.
     pub floors: BTreeMap<String, f64>,
-    /// Which weights were better, for people and for [`Recipe::weights`].
+    /// Which weights were better, for people and for the file of the best weights.
     pub winner: &'static str,
 }
 
@@ -127,4 +129,23 @@ pub trait Recipe {
 
     /// The weights of that kind (see [`Evaluation::winner`]) as the bytes of a safetensors file.
     fn weights(&self, kind: &str, metadata: BTreeMap<String, String>) -> Vec<u8>;
+
+    /// What the schedules of a stage give at a step of it: rates, of each group too, decay of the average, weights of the loss.
+    /// The same names as in the signals of a step.
+    fn scheduled(&self, stage: usize, in_stage: u64) -> Signals;
+
+    /// From now on this rate (before the groups' factors) instead of the schedule's; `None`: the schedule's again.
+    fn force_rate(&mut self, rate: Option<f64>);
+
+    /// The batch forward, and each term's gradient by itself. Changes nothing but running statistics.
+    fn examine(&mut self, batch: Self::Batch, at: Step) -> Result<Examination>;
+
+    /// How far the live weights have moved since `start`, and the averaged ones lag behind, by group.
+    fn drift(&self, start: &Flat) -> Vec<Drift>;
+
+    /// The live weights.
+    fn live(&self) -> Flat;
+
+    /// Work of one validation, in training batches passed forward.
+    fn validation_batches(&self) -> f64;
 }

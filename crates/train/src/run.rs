@@ -22,8 +22,12 @@ use crate::recipe::{Evaluation, Recipe, Step};
 pub enum Report<'a> {
     /// A stage begins (or goes on after a resume).
     Stage {
+        /// Its place among the stages, from 0.
+        index: usize,
         /// Its name.
         name: &'a str,
+        /// Steps done in the whole run.
+        global: u64,
         /// Steps done in it.
         done: u64,
         /// Steps at most.
@@ -31,6 +35,8 @@ pub enum Report<'a> {
     },
     /// A step is done.
     Step {
+        /// Steps done in the whole run.
+        global: u64,
         /// Steps done in the stage.
         in_stage: u64,
         /// Seconds since the program started training, this time.
@@ -64,13 +70,25 @@ pub enum Control {
     Interrupt,
     /// Write a checkpoint and end as stopped, for this reason.
     Stop(String),
+    /// Validate after this step, whatever the schedule says, and go on. Answers a [`Report::Step`] only.
+    Validate,
+    /// Write a checkpoint and go on.
+    Checkpoint,
+    /// End as interrupted at once and *without* a checkpoint: what goes on will do so from an earlier one.
+    Rollback,
 }
 
-/// Sees every step and may end the run; never touches it otherwise.
+/// Sees every step and may end the run, or have it validate or write a checkpoint; never touches it otherwise.
 pub trait Observer {
     /// Called in the training thread: be quick. The answer counts for [`Report::Step`] and [`Report::Validated`]; a run that is
     /// to end on a step with a validation makes it first.
     fn report(&mut self, report: &Report<'_>) -> Control;
+
+    /// What the observer has to say since it was last asked, for the run's events: kind, message and data. Asked after each
+    /// [`Report::Step`] and [`Report::Validated`].
+    fn remarks(&mut self) -> Vec<(String, String, serde_json::Value)> {
+        Vec::new()
+    }
 }
 
 /// How a run ended.
@@ -109,6 +127,7 @@ enum End {
     Early(String),
     Stopped(String),
     Interrupted,
+    RolledBack,
 }
 
 impl<R: Recipe> Run<'_, R> {
@@ -148,12 +167,16 @@ impl<R: Recipe> Run<'_, R> {
                 }
             }
         };
-        self.checkpoint(&mut state, &clock)?;
+        if matches!(end, End::RolledBack) {
+            state.seconds = clock();
+        } else {
+            self.checkpoint(&mut state, &clock)?;
+        }
         let (status, reason) = match end {
             End::Done => (Status::Finished, None),
             End::Early(why) => (Status::Finished, Some(why)),
             End::Stopped(why) => (Status::Stopped, Some(why)),
-            End::Interrupted => (Status::Interrupted, None),
+            End::Interrupted | End::RolledBack => (Status::Interrupted, None),
         };
         let summary = self.summary(status, reason.clone(), &state);
         self.writer.write_summary(&summary)?;
@@ -174,7 +197,13 @@ impl<R: Recipe> Run<'_, R> {
                 source(step)
             });
         let started = Instant::now();
-        self.observer.report(&Report::Stage { name: &name, done: state.in_stage, steps });
+        self.observer.report(&Report::Stage {
+            index: state.stage,
+            name: &name,
+            global: state.global,
+            done: state.in_stage,
+            steps,
+        });
         let (mut interval_start, mut waited) = (Instant::now(), 0.0);
         loop {
             if std::mem::take(&mut state.stage_over) {
@@ -228,22 +257,28 @@ impl<R: Recipe> Run<'_, R> {
                     self.judge(state, &record, state.global - 1 + done, epoch + u64::from(epoch_end) * done)?;
             }
             let control = self.observer.report(&Report::Step {
+                global: state.global,
                 in_stage: state.in_stage,
                 seconds: started.elapsed().as_secs_f64(),
                 record: at.measure.then_some(&record),
             });
+            self.remarks(state, clock)?;
+            let validate = validate || control == Control::Validate;
+            let mut checkpoint =
+                control == Control::Checkpoint || state.in_stage.is_multiple_of(run.checkpoint_every);
             end = end.or(end_of(control));
             if validate {
                 // Also for a run that is to end here: what goes on later must not miss a validation.
                 let started = Instant::now();
-                let judged = self.validate(state, clock, epoch, last_stage)?;
+                let (judged, wanted) = self.validate(state, clock, epoch, last_stage)?;
                 end = end.or(judged);
+                checkpoint |= wanted;
                 interval_start += started.elapsed();
             }
             if end.is_some() {
                 return Ok(end);
             }
-            if state.in_stage.is_multiple_of(run.checkpoint_every) {
+            if checkpoint {
                 let started = Instant::now();
                 self.checkpoint(state, clock)?;
                 interval_start += started.elapsed();
@@ -263,14 +298,15 @@ impl<R: Recipe> Run<'_, R> {
         Ok(None)
     }
 
-    /// Validates, records, keeps the best weights, notes whether the stage is over. Returns how the run ends, if it does.
+    /// Validates, records, keeps the best weights, notes whether the stage is over. Returns how the run ends, if it does, and
+    /// whether the observer wants a checkpoint.
     fn validate(
         &mut self,
         state: &mut LoopState,
         clock: &dyn Fn() -> f64,
         epoch: u64,
         last_stage: bool,
-    ) -> Result<Option<End>> {
+    ) -> Result<(Option<End>, bool)> {
         self.observer.report(&Report::Validating);
         let started = Instant::now();
         let Evaluation { signals, floors, winner } = self.recipe.evaluate()?;
@@ -304,6 +340,8 @@ impl<R: Recipe> Run<'_, R> {
         }
         let control =
             self.observer.report(&Report::Validated { record: &record, floors: &floors, winner, best });
+        self.remarks(state, clock)?;
+        let wanted = control == Control::Checkpoint;
         let end = self.judge(state, &record, state.global, epoch + 1)?.or(end_of(control));
         if last_stage {
             let better = |before: f64| score > before + self.common.early_stopping.min_delta;
@@ -318,7 +356,7 @@ impl<R: Recipe> Run<'_, R> {
             let verdict = condition.judge(&mut state.advance, |n| record.get(n), state.global, epoch + 1);
             state.stage_over = matches!(verdict, Verdict::Warn(_));
         }
-        Ok(end)
+        Ok((end, wanted))
     }
 
     fn keep_best(&mut self, state: &LoopState, winner: &str, score: f64) -> Result<()> {
@@ -379,6 +417,17 @@ impl<R: Recipe> Run<'_, R> {
     }
 
     fn event(&mut self, state: &LoopState, time: f64, kind: &str, message: &str) -> Result<()> {
+        self.event_with(state, time, kind, message, serde_json::Value::Null)
+    }
+
+    fn event_with(
+        &mut self,
+        state: &LoopState,
+        time: f64,
+        kind: &str,
+        message: &str,
+        data: serde_json::Value,
+    ) -> Result<()> {
         let plan = &self.recipe.stages()[state.stage];
         let event = Event {
             step: state.global,
@@ -386,10 +435,18 @@ impl<R: Recipe> Run<'_, R> {
             time,
             kind: kind.to_owned(),
             message: message.to_owned(),
-            data: serde_json::Value::Null,
+            data,
         };
         self.writer.event(&event)?;
         self.observer.report(&Report::Event(&event));
+        Ok(())
+    }
+
+    /// Writes down what the observer has to say.
+    fn remarks(&mut self, state: &LoopState, clock: &dyn Fn() -> f64) -> Result<()> {
+        for (kind, message, data) in self.observer.remarks() {
+            self.event_with(state, clock(), &kind, &message, data)?;
+        }
         Ok(())
     }
 
@@ -424,7 +481,8 @@ impl<R: Recipe> Run<'_, R> {
 
 fn end_of(control: Control) -> Option<End> {
     match control {
-        Control::Continue => None,
+        Control::Continue | Control::Validate | Control::Checkpoint => None,
+        Control::Rollback => Some(End::RolledBack),
         Control::Interrupt => Some(End::Interrupted),
         Control::Stop(why) => Some(End::Stopped(why)),
     }

@@ -261,6 +261,7 @@ pub(crate) fn inspect(images: &Images) -> Result<Inspection> {
             audit::Severity::Error => Severity::Error,
             audit::Severity::Warning => Severity::Warning,
         },
+        code: Problem::code_of(p.code),
         message: p.message.clone(),
         files: p.files.clone(),
     });

@@ -8,7 +8,7 @@ use trimtab_nn::params::WeightsFile;
 use trimtab_signals::tensorboard::TensorBoardWriter;
 use trimtab_signals::{Event, RunInfo, RunReader, RunWriter};
 
-use crate::checkpoint;
+use crate::checkpoint::{self, LoopState};
 use crate::config::Common;
 use crate::error::{Result, TrainError};
 use crate::recipe::{Recipe as Training, StagePlan};
@@ -25,13 +25,10 @@ pub(crate) fn drive(
     notes: &[String],
 ) -> Result<Outcome> {
     let settings = session.resolved.identity();
-    let mut state = None;
+    let (mut state, mut damaged) = (None, Vec::new());
     if session.resume {
         check_same_data(&session.directory, info)?;
-        if let Some((looped, recipe, folder)) = checkpoint::newest(&session.directory, &settings)? {
-            trainer.restore(&recipe, &folder)?;
-            state = Some(looped);
-        }
+        (state, damaged) = restore(&session.directory, &settings, trainer)?;
     }
     if state.is_none() {
         trainer.enter_stage(0, None)?;
@@ -56,13 +53,14 @@ pub(crate) fn drive(
         writer.write_config(&session.resolved.to_toml())?;
     }
     (session.on_start)(info);
-    for note in notes.iter().filter(|_| !session.resume) {
+    let notes = notes.iter().filter(|_| !session.resume).map(|note| ("note", note));
+    for (kind, message) in notes.chain(damaged.iter().map(|damage| ("warning", damage))) {
         let event = Event {
-            step: 0,
+            step: done,
             epoch: 0,
             time: 0.0,
-            kind: "note".to_owned(),
-            message: note.clone(),
+            kind: kind.to_owned(),
+            message: message.clone(),
             data: serde_json::Value::Null,
         };
         writer.event(&event)?;
@@ -79,6 +77,37 @@ pub(crate) fn drive(
         resume: state,
     };
     run.train()
+}
+
+/// Goes back to the newest checkpoint that can be read. One that can't is set aside, since the one before is as good but for some
+/// steps; what was wrong with it is told.
+fn restore(
+    run: &Path,
+    settings: &str,
+    trainer: &mut impl Training,
+) -> Result<(Option<LoopState>, Vec<String>)> {
+    let mut damaged: Vec<(std::path::PathBuf, TrainError)> = Vec::new();
+    for (_, path) in checkpoint::list(run)?.into_iter().rev() {
+        let restored = checkpoint::read(&path, settings).and_then(|(looped, recipe)| {
+            trainer.restore(&recipe, &path)?;
+            Ok(looped)
+        });
+        match restored {
+            Ok(looped) => {
+                let mut told = Vec::new();
+                for (path, error) in damaged {
+                    checkpoint::set_aside(&path)?;
+                    told.push(format!("a checkpoint can't be read, going on from the one before: {error}"));
+                }
+                return Ok((Some(looped), told));
+            }
+            Err(error) => damaged.push((path, error)),
+        }
+    }
+    match damaged.into_iter().next() {
+        Some((_, error)) => Err(error),
+        None => Ok((None, Vec::new())),
+    }
 }
 
 /// A run goes on with the data it was made with: other files would give the same steps another meaning.

@@ -167,7 +167,7 @@ impl Reader {
             } else if let Some(value) = item.as_value() {
                 let line = line_of(item.span().map_or(0, |s| s.start));
                 let source = Source::File(path.to_owned(), line);
-                self.entries.insert(key, Entry { value: value.clone(), source });
+                self.entries.insert(key, Entry { value: plain(value), source });
             }
         }
     }
@@ -179,7 +179,7 @@ impl Reader {
         };
         // A bare word is a string: nobody wants to write quotes within quotes in a shell.
         let value = value.trim().parse::<Value>().unwrap_or_else(|_| Value::from(value.trim()));
-        self.entries.insert(key.trim().to_owned(), Entry { value, source: Source::Flag });
+        self.entries.insert(key.trim().to_owned(), Entry { value: plain(&value), source: Source::Flag });
         Ok(())
     }
 
@@ -507,6 +507,18 @@ impl Reader {
             names.dedup();
         }
         names.iter().map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// The value without the way it was written: 2e-5 and 0.00002 are the same setting, and must be after a resume.
+fn plain(value: &Value) -> Value {
+    match value {
+        Value::String(text) => Value::from(text.value().as_str()),
+        Value::Integer(number) => Value::from(*number.value()),
+        Value::Float(number) => Value::from(*number.value()),
+        Value::Boolean(flag) => Value::from(*flag.value()),
+        Value::Array(all) => Value::Array(all.iter().map(plain).collect()),
+        other => other.clone(),
     }
 }
 

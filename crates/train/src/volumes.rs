@@ -376,6 +376,7 @@ fn audited(splits: &[(&str, &VolumeDataset)]) -> Result<Inspection> {
             audit::Severity::Warning => Severity::Warning,
             audit::Severity::Note => Severity::Note,
         },
+        code: Problem::code_of(p.code),
         message: p.message.clone(),
         files: p.files.clone(),
     });

@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use trimtab_train::{Loaded, defaults, parse, recipes};
+use trimtab_train::{Loaded, parse};
 
 fn load(text: &str, overrides: &[&str]) -> Result<Loaded, String> {
     let overrides: Vec<String> = overrides.iter().map(|s| (*s).to_owned()).collect();
-    parse(Path::new("my.toml"), text, &overrides).map_err(|e| e.to_string())
+    parse(Path::new("my.toml"), text, &overrides, &|_| {}).map_err(|e| e.to_string())
 }
 
 #[track_caller]
@@ -176,47 +176,6 @@ fn overrides_win_and_the_resolved_file_reads_back_to_the_same_values_with_their_
     assert_eq!(again.resolved.values(), loaded.resolved.values());
 }
 
-#[test]
-fn the_template_of_every_recipe_loads_as_its_defaults() {
-    for entry in recipes::ALL {
-        let template = defaults(entry).to_template();
-        let loaded = parse(Path::new("t.toml"), &template, &[]).unwrap();
-        // Keys that count only beside another setting stand there as comments.
-        let all = defaults(entry);
-        for row in all.rows() {
-            let in_force = loaded.resolved.values().get(row.key).cloned();
-            assert_eq!(in_force, row.only_with.is_none().then_some(row.value), "{}", row.key);
-        }
-        assert!(template.contains("# root = \"\""), "{template}");
-    }
-}
-
-#[test]
-fn the_schemas_are_those_checked_in() {
-    for entry in recipes::ALL {
-        let path = format!("{}/../../docs/schemas/recipe-{}.json", env!("CARGO_MANIFEST_DIR"), entry.name);
-        let schema = serde_json::to_string_pretty(&defaults(entry).to_schema(entry.name)).unwrap() + "\n";
-        if std::env::var_os("TRIMTAB_BLESS").is_some() {
-            std::fs::write(&path, &schema).unwrap();
-        }
-        let checked_in = std::fs::read_to_string(&path).unwrap_or_default();
-        assert_eq!(checked_in, schema, "{path} differs; TRIMTAB_BLESS=1 rewrites it");
-    }
-}
-
-#[test]
-fn shipped_recipes_load() {
-    for (name, overrides) in
-        [("demo", vec![]), ("empiar10146", vec!["data.root=x"]), ("report", vec!["data.root=x"])]
-    {
-        let path = format!("{}/../../recipes/two-stage-{name}.toml", env!("CARGO_MANIFEST_DIR"));
-        let text = std::fs::read_to_string(&path).unwrap();
-        if let Err(error) = load(&text, &overrides) {
-            panic!("{name}: {error}");
-        }
-    }
-}
-
 proptest::proptest! {
     #[test]
     fn no_text_makes_the_reader_panic(text in "(recipe = \"two-stage\"\n)?[a-z0-9_.=\\[\\]\"{}\n -]{0,200}") {
@@ -226,5 +185,21 @@ proptest::proptest! {
     #[test]
     fn no_override_makes_the_reader_panic(text in "[a-z0-9_.=\\[\\]\"{}\n -]{0,60}") {
         let _ = load(HEAD, &[&text]);
+    }
+}
+
+#[test]
+fn a_resolved_file_holds_the_same_settings_however_an_override_was_written() {
+    let files = "recipe = \"volume-segmentation\"\n[data]\nsource = \"files\"\nroot = \"r\"\n";
+    for (text, set) in [
+        (HEAD, "stage2.learning_rate=3e-4"),
+        (HEAD, "stage2.epochs=+1_2"),
+        (HEAD, "stage1.advance_when='val/f1 > 0.6'"),
+        (files, "data.ignore_label=[7,9 ]"),
+    ] {
+        let first = load(text, &[set]).unwrap().resolved;
+        let again = load(&first.to_toml(), &[]).unwrap().resolved;
+        assert_eq!(first.values(), again.values());
+        assert_eq!(first.identity(), again.identity(), "{set}");
     }
 }

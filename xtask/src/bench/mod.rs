@@ -1,5 +1,6 @@
 //! Speed beside PyTorch, in one sitting.
 
+mod faults;
 mod growth;
 mod kernels;
 mod nets;
@@ -13,6 +14,8 @@ pub enum Bench {
     Kernels(kernels::Args),
     /// How the time of a U-Net's training step grows with threads, batch and size of the images.
     Growth(growth::Args),
+    /// Faults in small trainings of every recipe: found, named, repaired.
+    Faults(faults::Args),
 }
 
 /// Times and prints.
@@ -20,6 +23,7 @@ pub fn run(bench: &Bench) -> crate::Outcome {
     match bench {
         Bench::Kernels(args) => kernels::run(args),
         Bench::Growth(args) => growth::run(args),
+        Bench::Faults(args) => faults::run(args),
     }
 }
 

@@ -9,7 +9,7 @@ use crate::progress::{print_json, say};
 use crate::table::{number, table};
 
 pub fn run(args: &EvalArgs) -> Result<u8, Failure> {
-    let loaded = open_run(&args.run)?;
+    let loaded = open_run(&args.run)?.loaded;
     let scores = loaded.recipe.evaluate(&args.run, &args.device, args.data.as_deref())?;
     if args.json {
         let metrics: serde_json::Map<_, _> = scores

@@ -20,7 +20,7 @@ fn shipped() -> impl Iterator<Item = (&'static str, &'static str)> {
 
 pub fn run(args: &InitArgs) -> Result<u8, Failure> {
     let text = if let Some(entry) = recipes::ALL.iter().find(|e| e.name == args.recipe) {
-        let template = trimtab_train::defaults(entry).to_template();
+        let template = trimtab_guard::defaults(entry).to_template();
         format!(
             "# {}\n# Every key with its default; delete what you do not change.\n\n{template}",
             entry.summary

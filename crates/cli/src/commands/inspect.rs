@@ -8,7 +8,7 @@ use crate::progress::{print_json, say};
 use crate::table::table;
 
 pub fn run(args: &InspectArgs) -> Result<u8, Failure> {
-    let loaded = trimtab_train::load(&args.recipe, &args.set)?;
+    let loaded = trimtab_guard::load(&args.recipe, &args.set)?.loaded;
     let found = loaded.recipe.inspect()?;
     let count = |severity| found.problems.iter().filter(|p| p.severity == severity).count();
     let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));

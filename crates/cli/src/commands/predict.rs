@@ -7,7 +7,7 @@ use crate::commands::open_run;
 use crate::failure::{DONE, Failure};
 
 pub fn run(args: &PredictArgs) -> Result<u8, Failure> {
-    let loaded = open_run(&args.run)?;
+    let loaded = open_run(&args.run)?.loaded;
     let request = Request {
         inputs: args.inputs.clone(),
         out: args.out.clone(),

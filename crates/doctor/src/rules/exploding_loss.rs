@@ -3,7 +3,7 @@ use trimtab_signals::{keys, names};
 use crate::finding::{Finding, Remedy, Severity, show};
 use crate::rule::{Missing, Rule, RuleMeta};
 use crate::series::{median, smooth};
-use crate::view::View;
+use crate::view::{Metric, View};
 
 static META: RuleMeta = RuleMeta {
     id: "exploding-loss",
@@ -57,7 +57,14 @@ impl Rule for ExplodingLoss {
                 show(now),
                 show(now / best),
             );
-            let severity = if view.is_reinforcement() { Severity::Info } else { META.severity };
+            // A network that has grown too sure of itself pays dearly for each mistake, but ranks as well as before.
+            let scores_hold = signal.name == names::VAL_LOSS.name
+                && view.headline().is_ok_and(|metric| !metric.is_loss() && holds(&metric));
+            let severity = match (view.is_reinforcement(), scores_hold) {
+                (true, _) => Severity::Info,
+                (false, true) => Severity::Warning,
+                (false, false) => META.severity,
+            };
             let finding = Finding::new(&META, message)
                 .severity(severity)
                 .at(
@@ -78,5 +85,16 @@ impl Rule for ExplodingLoss {
             findings.push(finding);
         }
         if any { Ok(findings) } else { Err(Missing::new("a loss")) }
+    }
+}
+
+/// Whether a score ends with most of what it ever had over no skill.
+fn holds(metric: &Metric<'_>) -> bool {
+    let upward = metric.upward();
+    let floor = metric.no_skill().map(|floor| metric.goal.upward(floor));
+    let best = upward.iter().copied().filter(|v| v.is_finite()).fold(f64::NEG_INFINITY, f64::max);
+    match (upward.last(), floor) {
+        (Some(last), Some(floor)) if best > floor => (last - floor) > 0.7 * (best - floor),
+        _ => false,
     }
 }

@@ -16,6 +16,7 @@ rules! {
     averaged_weights_lag,
     best_not_last,
     checkpoint_does_not_reproduce,
+    class_weights_extreme,
     clipping_always,
     data_stall,
     declared_not_effective,
@@ -30,12 +31,14 @@ rules! {
     inert_loss_term,
     label_out_of_range,
     loss_exactly_zero,
+    loss_term_outweighs,
     metric_collapse,
     never_learned,
     non_finite_loss,
     oscillation,
     overfitting,
     plateau,
+    prevalence_mismatch,
     rate_too_high,
     rate_too_low,
     repeated_batches,
@@ -53,6 +56,7 @@ rules! {
     vanishing_gradient,
     warmup_inactive,
     weights_not_loaded,
+    weights_shrinking,
 }
 
 /// The rule of an id.

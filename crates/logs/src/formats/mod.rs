@@ -24,6 +24,7 @@ mod wandb;
 
 pub(crate) use plain_text::declare_ending;
 pub use plain_text::read_with_pattern;
+pub use trimtab_run::own_run;
 
 use crate::builder::RunBuilder;
 use crate::error::LogError;

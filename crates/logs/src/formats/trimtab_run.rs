@@ -1,7 +1,9 @@
 //! Our own run directory, as `docs/run-directory.md` describes it, whoever wrote it.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
-use trimtab_signals::{RUN_INFO, SIGNALS, SUMMARY, keys, names};
+use trimtab_signals::{RUN_INFO, Run, SIGNALS, SUMMARY, keys, names};
 
 use super::{Certainty, Format, Layout, Peek, in_the_run_folder};
 use crate::builder::RunBuilder;
@@ -23,6 +25,19 @@ pub const FORMAT: Format = Format {
 /// Most that is read of `config.toml`.
 const LARGEST_CONFIG: u64 = 1 << 20;
 
+/// Reads a run directory of ours, also one that has only begun. `stage`, from 0, is the one whose settings count where the recipe
+/// has several; without it the last that was trained.
+///
+/// # Errors
+///
+/// There is no `signals.jsonl`, or it can't be read.
+pub fn own_run(directory: &Path, stage: Option<usize>) -> Result<Run, LogError> {
+    let mut builder = RunBuilder::new();
+    read_stage(&[Input::file(directory.join(SIGNALS))], &mut builder, stage.map(|stage| stage as f64))?;
+    let name = directory.file_name().unwrap_or(directory.as_os_str()).to_string_lossy();
+    Ok(builder.finish(&name, FORMAT.id))
+}
+
 fn recognise(peek: &Peek<'_>) -> Option<Certainty> {
     // Other programs write `step` and names with slashes too: the name of the file is part of the format.
     if peek.name() != SIGNALS {
@@ -35,6 +50,10 @@ fn recognise(peek: &Peek<'_>) -> Option<Certainty> {
 }
 
 fn read(inputs: &[Input], builder: &mut RunBuilder) -> Result<(), LogError> {
+    read_stage(inputs, builder, None)
+}
+
+fn read_stage(inputs: &[Input], builder: &mut RunBuilder, wanted: Option<f64>) -> Result<(), LogError> {
     let Some(first) = inputs.first() else { return Ok(()) };
     let mut sink = Sink::new();
     let (mut without_step, mut stage) = (0_u64, None);
@@ -74,7 +93,7 @@ fn read(inputs: &[Input], builder: &mut RunBuilder) -> Result<(), LogError> {
     let info = json_lines::document_beside(first, RUN_INFO);
     let config = config(first, builder);
     if let Some(info) = &info {
-        declare_info(info, builder);
+        declare_info(info, wanted, builder);
     }
     if let Some(config) = &config {
         json_lines::leaves(config, '.', |key, value| {
@@ -83,7 +102,7 @@ fn read(inputs: &[Input], builder: &mut RunBuilder) -> Result<(), LogError> {
             }
         });
         if config.get("recipe").and_then(Value::as_str) == Some("two-stage") {
-            declare_two_stage(config, stage, builder);
+            declare_two_stage(config, wanted.or(stage), wanted.is_some(), builder);
         } else if config.get("optim").is_some_and(Value::is_object) {
             declare_one_stage(config, builder);
         }
@@ -115,7 +134,7 @@ fn config(input: &Input, builder: &mut RunBuilder) -> Option<Value> {
     }
 }
 
-fn declare_info(info: &Value, builder: &mut RunBuilder) {
+fn declare_info(info: &Value, stage: Option<f64>, builder: &mut RunBuilder) {
     builder.fact(&keys::RUN_FRAMEWORK, "trimtab");
     if let Some(steps) = info.get("steps_planned").and_then(Value::as_u64) {
         builder.fact(&keys::RUN_STEPS, steps);
@@ -123,8 +142,20 @@ fn declare_info(info: &Value, builder: &mut RunBuilder) {
     if let Some(seed) = info.get("seed").and_then(Value::as_u64) {
         builder.fact(&keys::RUN_SEED, seed);
     }
-    for (schedule, step) in counts(info, "schedule_horizons") {
-        builder.facts().set(keys::SCHEDULE_HORIZON_STEPS.group(schedule), step);
+    let horizons = counts(info, "schedule_horizons");
+    let stage_of = |name: &str| name.split_once('/').map(|(stage, _)| stage.to_owned());
+    let several = horizons.iter().any(|(name, _)| stage_of(name) != stage_of(horizons[0].0));
+    for (schedule, step) in &horizons {
+        match stage.map(|stage| format!("stage{}/", stage + 1.0)) {
+            Some(own) => {
+                if let Some(schedule) = schedule.strip_prefix(own.as_str()) {
+                    builder.facts().set(keys::SCHEDULE_HORIZON_STEPS.group(schedule), *step);
+                }
+            }
+            // Each is counted from the start of its stage: beside the length of the whole run it says nothing.
+            None if several => {}
+            None => builder.facts().set(keys::SCHEDULE_HORIZON_STEPS.group(schedule), *step),
+        }
     }
     let parameters = counts(info, "parameter_counts");
     if !parameters.is_empty() {
@@ -184,29 +215,39 @@ fn declare_summary(summary: &Value, builder: &mut RunBuilder) {
 
 /// What the recipe `two-stage` declares. Keys that exist in each stage are those of the stage that ran last: what is measured at
 /// the end of the trace was trained with them.
-fn declare_two_stage(config: &Value, stage: Option<f64>, builder: &mut RunBuilder) {
+fn declare_two_stage(config: &Value, stage: Option<f64>, one_alone: bool, builder: &mut RunBuilder) {
     let at = |path: &str| config.pointer(path);
     let number = |path: &str| at(path).and_then(Value::as_f64);
     let first_skipped = at("/stage2/checkpoint").and_then(Value::as_str).is_some_and(|path| !path.is_empty());
     let last = if first_skipped || stage.is_some_and(|index| index >= 1.0) { "stage2" } else { "stage1" };
 
     builder.fact(&keys::OPTIM_NAME, "adamw");
-    // A decay reached by min(1 - 1/(step + 1), decay).
-    builder.fact(&keys::EMA_WARMUP, true);
+    let warmup = at(&format!("/{last}/ema_warmup")).and_then(Value::as_bool);
+    builder.fact(&keys::EMA_WARMUP, warmup.unwrap_or(true));
     builder.fact(&keys::MODEL_PRETRAINED, first_skipped);
     let of_the_stage = [
         ("learning_rate", &keys::OPTIM_LEARNING_RATE),
         ("weight_decay", &keys::OPTIM_WEIGHT_DECAY),
         ("batch", &keys::OPTIM_BATCH_SIZE),
         ("accumulate", &keys::OPTIM_ACCUMULATION),
-        ("warmup_epochs", &keys::SCHEDULE_WARMUP_EPOCHS),
         ("decay", &keys::SCHEDULE_NAME),
-        ("freeze_encoder_epochs", &keys::MODEL_FREEZE_EPOCHS),
         ("ema_decay", &keys::EMA_DECAY),
     ];
     for (name, key) in of_the_stage {
         if let Some(value) = at(&format!("/{last}/{name}")) {
             builder.fact(key, value.clone());
+        }
+    }
+    // What happens in the first epochs of a stage can be compared with the first steps of the log only where that stage comes first.
+    if one_alone || first_skipped || last == "stage1" {
+        let early = [
+            ("warmup_epochs", &keys::SCHEDULE_WARMUP_EPOCHS),
+            ("freeze_encoder_epochs", &keys::MODEL_FREEZE_EPOCHS),
+        ];
+        for (name, key) in early {
+            if let Some(value) = at(&format!("/{last}/{name}")) {
+                builder.fact(key, value.clone());
+            }
         }
     }
     // Here 0 stands for what is not done at all, or not given.
@@ -224,6 +265,9 @@ fn declare_two_stage(config: &Value, stage: Option<f64>, builder: &mut RunBuilde
         builder.fact(&keys::RUN_STEPS_PER_EPOCH, steps as u64);
         builder.fact(&keys::EVALUATE_INTERVAL, (steps * every) as u64);
     }
+    if let Some(weight) = number("/loss/positive_weight") {
+        builder.fact(&keys::LOSS_CLASS_WEIGHTS, json!([1.0, weight]));
+    }
     let weights = [
         ("focal", number("/loss/focal")),
         ("dice", number("/loss/dice")),
@@ -236,7 +280,11 @@ fn declare_two_stage(config: &Value, stage: Option<f64>, builder: &mut RunBuilde
         }
     }
     let epochs = |stage: &str| number(&format!("/{stage}/epochs")).unwrap_or(0.0);
-    let planned = epochs("stage2") + if first_skipped { 0.0 } else { epochs("stage1") };
+    let planned = match (one_alone, first_skipped) {
+        (true, _) => epochs(last),
+        (false, true) => epochs("stage2"),
+        (false, false) => epochs("stage1") + epochs("stage2"),
+    };
     if planned > 0.0 {
         builder.fact(&keys::RUN_EPOCHS, planned as u64);
     }
@@ -278,8 +326,8 @@ fn declare_one_stage(config: &Value, builder: &mut RunBuilder) {
     }
     if let Some(decay) = positive("/ema/decay") {
         builder.fact(&keys::EMA_DECAY, decay);
-        // Reached by min(1 - 1/(step + 1), decay).
-        builder.fact(&keys::EMA_WARMUP, true);
+        let warmup = at("/ema/warmup").and_then(Value::as_bool);
+        builder.fact(&keys::EMA_WARMUP, warmup.unwrap_or(true));
     }
     if let Some(path) = at("/model/pretrained").and_then(Value::as_str) {
         builder.fact(&keys::MODEL_PRETRAINED, !path.is_empty());

@@ -7,6 +7,7 @@ use trimtab_signals::RunInfo;
 
 use crate::config::Common;
 use crate::error::Result;
+use crate::probe::Probe;
 use crate::run::{Observer, Outcome};
 use crate::settings::{Reader, Resolved};
 
@@ -40,6 +41,12 @@ pub trait Recipe: std::fmt::Debug {
     /// # Errors
     /// Data, device or disk.
     fn train(&self, session: Session<'_>) -> Result<Outcome>;
+
+    /// Data, network and loss on the bench, for experiments before training.
+    ///
+    /// # Errors
+    /// As [`Self::train`].
+    fn probe<'a>(&'a self, device: &str) -> Result<Box<dyn Probe + 'a>>;
 
     /// Examines the data, also such as could not be trained on.
     ///
@@ -119,10 +126,19 @@ pub enum Severity {
 pub struct Problem {
     /// How bad.
     pub severity: Severity,
+    /// Which kind, in kebab-case; see [`trimtab_data::audit::Code`] and [`trimtab_data::volumes::audit::Code`].
+    pub code: String,
     /// What was found, in a sentence.
     pub message: String,
     /// The files concerned.
     pub files: Vec<String>,
+}
+
+impl Problem {
+    /// The name of a kind as it is serialised.
+    pub(crate) fn code_of(code: impl serde::Serialize) -> String {
+        serde_json::to_value(code).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
+    }
 }
 
 /// What trained weights achieve.

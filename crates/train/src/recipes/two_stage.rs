@@ -36,6 +36,8 @@ use crate::error::{Result, TrainError};
 use crate::expect::{Expectation, parse_condition};
 use crate::images::{self, Images, Splits};
 use crate::measured::Measured;
+use crate::optimization::{all_finite, average_decay};
+use crate::probe::{self, Bench, Drift, Examination, Forward, Probe};
 use crate::recipe::{BatchSource, Evaluation, Recipe as Training, RecipeState, Signals, StagePlan, Step};
 use crate::run::Outcome;
 use crate::segment2d::{self, Patches, TileSampler, tensor_b1hw};
@@ -149,6 +151,7 @@ struct Stage {
     consistency_weight: f64,
     rampup_epochs: u64,
     ema_decay: f64,
+    ema_warmup: bool,
     advance_when: Option<Expectation>,
 }
 
@@ -345,12 +348,8 @@ impl Stage {
             0..=epochs_at_most,
             "Epochs over which the consistency weight rises.",
         );
-        let ema_decay = r.number(
-            &key("ema_decay"),
-            0.99,
-            0.0..=1.0,
-            "Decay of the teacher's average, reached by min(1 - 1/(step + 1), decay).",
-        );
+        let ema_decay = r.number(&key("ema_decay"), 0.99, 0.0..=1.0, "Decay of the teacher's average.");
+        let ema_warmup = r.flag(&key("ema_warmup"), true, "Whether that decay is reached by min(1 - 1/(step + 1), decay), so that the teacher forgets the initial weights at once; false: the decay from the first step on.");
         if ema_decay == 1.0 {
             r.reject(
                 &key("ema_decay"),
@@ -391,6 +390,7 @@ impl Stage {
             consistency_weight,
             rampup_epochs,
             ema_decay,
+            ema_warmup,
             advance_when,
         }
     }
@@ -432,17 +432,12 @@ impl Recipe for TwoStage {
 
     fn train(&self, session: Session<'_>) -> Result<Outcome> {
         // Everything that can be wrong is found before the run directory is made or changed.
-        let plain = crate::device::open(session.device)?;
-        let splits = self.images.data.open()?;
-        check_data(&splits)?;
-        let (train, validation) = (Arc::new(splits.train), splits.validation);
-        let tiles = Arc::new(tiles::grid(&train.sizes()?, self.images.data.tile));
-        let mut trainer = Trainer::new(self, train, tiles, validation, &plain)?;
+        let mut trainer = self.trainer(session.device)?;
         let info = trainer.info(session.device)?;
         let directory = session.directory.clone();
         let outcome = session::drive(session, &self.common, &mut trainer, &info, &[])?;
         if checkpoint::best_path(&directory).is_file() {
-            let predictor = self.open_predictor(&directory, &plain)?;
+            let predictor = self.open_predictor(&directory, &trainer.plain)?;
             let pair = trainer.validation.load(0)?;
             let map = predictor.predict(&pair.image)?;
             let truth = pair.labels.as_ref().map(|l| Labels {
@@ -463,6 +458,12 @@ impl Recipe for TwoStage {
             write_atomic(&directory.join("overlay.png"), |w| w.write_all(&png))?;
         }
         Ok(outcome)
+    }
+
+    fn probe<'a>(&'a self, device: &str) -> Result<Box<dyn Probe + 'a>> {
+        let trainer = self.trainer(device)?;
+        let info = trainer.info(device)?;
+        Ok(Box::new(Bench::new(trainer, info)?))
     }
 
     fn inspect(&self) -> Result<Inspection> {
@@ -502,6 +503,16 @@ fn check_data(splits: &Splits) -> Result<()> {
 }
 
 impl TwoStage {
+    /// All that training needs.
+    fn trainer(&self, device: &str) -> Result<Trainer<'_>> {
+        let plain = crate::device::open(device)?;
+        let splits = self.images.data.open()?;
+        check_data(&splits)?;
+        let (train, validation) = (Arc::new(splits.train), splits.validation);
+        let tiles = Arc::new(tiles::grid(&train.sizes()?, self.images.data.tile));
+        Trainer::new(self, train, tiles, validation, &plain)
+    }
+
     fn network(&self, device: &Device) -> UNet2d {
         UNet2dConfig { input: 1, output: 1, base: self.base }
             .init(device, &mut rng(self.common.seed, Stream::Init, 0))
@@ -546,6 +557,8 @@ struct Trainer<'a> {
     schedules: Option<StageSchedules>,
     encoder_frozen: bool,
     particle_diameter: Option<f64>,
+    /// A rate to use instead of the schedule's.
+    forced_rate: Option<f64>,
 }
 
 struct StageSchedules {
@@ -599,6 +612,7 @@ impl<'a> Trainer<'a> {
             schedules: None,
             encoder_frozen: false,
             particle_diameter,
+            forced_rate: None,
         })
     }
 
@@ -637,8 +651,8 @@ impl<'a> Trainer<'a> {
         ))
     }
 
-    /// Sets up what a stage needs beside weights.
-    fn begin(&mut self, stage: usize) {
+    /// The schedules of a stage.
+    fn schedules(&self, stage: usize) -> StageSchedules {
         let (settings, plan) = (&self.settings.stages[stage], &self.plans[stage]);
         let (warmup, steps) = (settings.warmup_epochs * plan.steps_per_epoch, plan.steps());
         let peak = settings.learning_rate;
@@ -647,53 +661,92 @@ impl<'a> Trainer<'a> {
             Decay::Linear => schedules::linear_decay(peak, steps - warmup),
             Decay::Cosine => schedules::cosine_decay(peak, steps - warmup),
         };
-        self.schedules = Some(StageSchedules {
+        StageSchedules {
             stage,
             learning_rate: schedules::warmup(peak, warmup, after),
             consistency: schedules::sigmoid_rampup(
                 settings.consistency_weight,
                 settings.rampup_epochs * plan.steps_per_epoch,
             ),
-            ema_decay: schedules::average_decay(settings.ema_decay),
+            ema_decay: average_decay(settings.ema_decay, settings.ema_warmup),
             frozen_steps: settings.freeze_encoder_epochs * plan.steps_per_epoch,
-        });
-        self.optimizer =
-            AdamW::new(AdamWConfig { weight_decay: settings.weight_decay, ..AdamWConfig::default() });
+        }
     }
 
+    /// Sets up what a stage needs beside weights.
+    fn begin(&mut self, stage: usize) {
+        self.schedules = Some(self.schedules(stage));
+        let weight_decay = self.settings.stages[stage].weight_decay;
+        self.optimizer = AdamW::new(AdamWConfig { weight_decay, ..AdamWConfig::default() });
+    }
+
+    /// Unweighted terms of the supervised loss, each with its weight.
     fn supervised(
         &self,
         logits: Tensor<4>,
         target: Tensor<4>,
         valid: Tensor<4>,
-    ) -> (Tensor<1>, Vec<(&'static Signal, Tensor<1>)>) {
+    ) -> Vec<(&'static Signal, f64, Tensor<1>)> {
         let l = &self.settings.loss;
         let mut terms = Vec::new();
-        let mut total = Tensor::zeros([1], &logits.device());
         if l.focal > 0.0 {
-            let term = focal_loss(
-                logits.clone(),
-                target.clone(),
-                valid.clone(),
-                l.focal_alpha,
-                l.focal_gamma,
-                l.positive_weight,
-            );
-            total = total + term.clone() * l.focal;
-            terms.push((&names::LOSS_FOCAL, term));
+            let (alpha, gamma) = (l.focal_alpha, l.focal_gamma);
+            let (z, t, v) = (logits.clone(), target.clone(), valid.clone());
+            terms.push((&names::LOSS_FOCAL, l.focal, focal_loss(z, t, v, alpha, gamma, l.positive_weight)));
         }
         if l.dice > 0.0 {
             let term = dice_loss(logits.clone(), target.clone(), valid.clone(), l.dice_smooth);
-            total = total + term.clone() * l.dice;
-            terms.push((&names::LOSS_DICE, term));
+            terms.push((&names::LOSS_DICE, l.dice, term));
         }
         if l.bce > 0.0 {
-            let term = bce_with_logits(logits, target, valid, l.positive_weight);
-            total = total + term.clone() * l.bce;
-            terms.push((&names::LOSS_BCE, term));
+            terms.push((&names::LOSS_BCE, l.bce, bce_with_logits(logits, target, valid, l.positive_weight)));
         }
-        (total, terms)
+        terms
     }
+
+    /// Labelled and unlabelled patches through the network in one batch, so that the norms see both; the terms of the loss.
+    fn forward(&mut self, batch: &MicroBatch) -> Passed {
+        let n = batch.labelled.count;
+        let mut images_b1hw = batch.labelled.images_b1hw(&self.tracked);
+        if batch.unlabelled.count > 0 {
+            images_b1hw = Tensor::cat(vec![images_b1hw, batch.unlabelled.images_b1hw(&self.tracked)], 0);
+        }
+        let logits_b1hw = self.student.forward_train(images_b1hw);
+        let (target_b1hw, valid_b1hw) = batch.labelled.targets_b1hw(&self.tracked);
+        let student_b1hw = logits_b1hw.clone().narrow(0, 0, n);
+        let terms = self.supervised(student_b1hw.clone(), target_b1hw, valid_b1hw.clone());
+        let consistency = (batch.unlabelled.count > 0).then(|| {
+            let (count, size) = (batch.unlabelled.count, batch.unlabelled.size);
+            let noisy_b1hw = tensor_b1hw(batch.noisy.clone(), count, size, &self.plain);
+            let probs_b1hw = sigmoid(self.teacher.forward(noisy_b1hw));
+            let student_b1hw = logits_b1hw.narrow(0, n, count);
+            probability_mse(student_b1hw, Tensor::from_inner(probs_b1hw))
+        });
+        Passed { student_b1hw, valid_b1hw, terms, consistency }
+    }
+
+    /// Rates of a step, of each group too, and what of the network is frozen.
+    fn rates(&self, stage: &Stage, rate: f64, frozen: bool) -> Signals {
+        let mut signals = vec![(names::OPTIM_LEARNING_RATE.name.to_owned(), rate)];
+        for group in unet2d::GROUPS {
+            let scaled = if group == "encoder" { rate * stage.encoder_rate_scale } else { rate };
+            let value = if frozen && group == "encoder" { 0.0 } else { scaled };
+            signals.push((names::OPTIM_LEARNING_RATE.group(group), value));
+        }
+        signals.push((names::STAGE_FROZEN.group("encoder"), f64::from(u8::from(frozen))));
+        signals
+    }
+}
+
+/// A batch that has passed forward.
+struct Passed {
+    /// Logits of the labelled patches.
+    student_b1hw: Tensor<4>,
+    valid_b1hw: Tensor<4>,
+    /// Terms of the supervised loss with their weights.
+    terms: Vec<(&'static Signal, f64, Tensor<1>)>,
+    /// The consistency with the teacher, where there are unlabelled patches.
+    consistency: Option<Tensor<1>>,
 }
 
 impl Training for Trainer<'_> {
@@ -757,7 +810,7 @@ impl Training for Trainer<'_> {
             .schedules
             .as_ref()
             .ok_or_else(|| TrainError::Internal("a step before its stage began".into()))?;
-        let rate = (schedules.learning_rate)(at.in_stage);
+        let rate = self.forced_rate.unwrap_or_else(|| (schedules.learning_rate)(at.in_stage));
         let consistency_weight = (schedules.consistency)(at.in_stage);
         let decay = (schedules.ema_decay)(at.in_stage);
         let freeze = at.in_stage < schedules.frozen_steps;
@@ -769,39 +822,31 @@ impl Training for Trainer<'_> {
         let buffers: Flat =
             params::flat(&self.student).into_iter().filter(|(path, _)| params::is_buffer(path)).collect();
         let mut gradients = Flat::new();
+        let mut losses = Vec::new();
         let mut measured = Measured::default();
         let (mut labelled, mut unlabelled, mut non_finite_inputs) = (0, 0, 0);
 
         for batch in micro {
-            // Forward: labelled and unlabelled patches in one batch, so that the norms see both.
-            let n = batch.labelled.count;
-            labelled += n;
+            // Forward and loss.
+            labelled += batch.labelled.count;
             unlabelled += batch.unlabelled.count;
             non_finite_inputs += batch.labelled.non_finite() + batch.unlabelled.non_finite();
-            let mut images_b1hw = batch.labelled.images_b1hw(&self.tracked);
-            if batch.unlabelled.count > 0 {
-                images_b1hw = Tensor::cat(vec![images_b1hw, batch.unlabelled.images_b1hw(&self.tracked)], 0);
+            let Passed { student_b1hw, valid_b1hw, terms, consistency } = self.forward(&batch);
+            let mut total = Tensor::zeros([1], &self.tracked);
+            for (signal, weight, term) in terms {
+                if at.measure {
+                    measured.add(signal, &term, share);
+                }
+                total = total + term * weight;
             }
-            let logits_b1hw = self.student.forward_train(images_b1hw);
-            let (target_b1hw, valid_b1hw) = batch.labelled.targets_b1hw(&self.tracked);
-            let student_b1hw = logits_b1hw.clone().narrow(0, 0, n);
-
-            // Loss.
-            let (mut total, terms) = self.supervised(student_b1hw.clone(), target_b1hw, valid_b1hw.clone());
             if at.measure {
                 measured.add(&names::LOSS_SUPERVISED, &total, share);
-                terms.iter().for_each(|(signal, term)| measured.add(signal, term, share));
                 predictions(&mut measured, student_b1hw, valid_b1hw, share);
                 let (ignored, prevalence) = batch.labelled.label_shares();
                 measured.known(&names::DATA_IGNORED, ignored * share);
                 measured.known(&names::TRAIN_PREVALENCE, prevalence * share);
             }
-            if batch.unlabelled.count > 0 {
-                let noisy_b1hw =
-                    tensor_b1hw(batch.noisy, batch.unlabelled.count, batch.unlabelled.size, &self.plain);
-                let probs_b1hw = sigmoid(self.teacher.forward(noisy_b1hw));
-                let student_b1hw = logits_b1hw.narrow(0, n, batch.unlabelled.count);
-                let term = probability_mse(student_b1hw, Tensor::from_inner(probs_b1hw));
+            if let Some(term) = consistency {
                 if at.measure {
                     measured.add(&names::LOSS_CONSISTENCY, &term, share);
                 }
@@ -812,12 +857,13 @@ impl Training for Trainer<'_> {
             }
 
             // Gradients.
+            losses.push(total.clone().inner());
             accumulate(&mut gradients, params::gradients(&self.student, total.backward()), share);
         }
 
         // Update; one that is not finite reaches neither weights nor running statistics nor teacher.
         let norm = global_norm(&gradients);
-        let finite = norm.is_finite();
+        let finite = norm.is_finite() && all_finite(losses)?;
         let mut sizes = BTreeMap::new();
         let mut clipped = false;
         if finite {
@@ -845,14 +891,6 @@ impl Training for Trainer<'_> {
         ];
         if at.measure {
             let mut push = |name: String, value: f64| signals.push((name, value));
-            push(names::OPTIM_LEARNING_RATE.name.to_owned(), rate);
-            for group in unet2d::GROUPS {
-                let rate = if group == "encoder" { rate * stage.encoder_rate_scale } else { rate };
-                push(
-                    names::OPTIM_LEARNING_RATE.group(group),
-                    if freeze && group == "encoder" { 0.0 } else { rate },
-                );
-            }
             for (group, size) in sizes {
                 push(names::OPTIM_UPDATE_RATIO.group(group), size.update / size.parameter);
                 push(names::PARAM_NORM.group(group), size.parameter);
@@ -863,7 +901,7 @@ impl Training for Trainer<'_> {
             }
             push(names::TRAIN_LABELLED.name.to_owned(), labelled as f64);
             push(names::TRAIN_UNLABELLED.name.to_owned(), unlabelled as f64);
-            push(names::STAGE_FROZEN.group("encoder"), f64::from(u8::from(freeze)));
+            signals.extend(self.rates(stage, rate, freeze));
             signals.extend(measured.read()?);
         }
         Ok(signals)
@@ -922,9 +960,7 @@ impl Training for Trainer<'_> {
         let optimizer = WeightsFile::read(&folder.join("optimizer.safetensors"))?;
         self.optimizer.restore(optimizer.flat(&self.plain), &self.plain);
         self.encoder_frozen = state.json["encoder_frozen"].as_bool().unwrap_or(false);
-        if self.encoder_frozen {
-            self.student = self.student.clone().set_encoder_frozen(true);
-        }
+        self.student = self.student.clone().set_encoder_frozen(self.encoder_frozen);
         Ok(())
     }
 
@@ -933,6 +969,68 @@ impl Training for Trainer<'_> {
             metadata.insert("particle_diameter".to_owned(), diameter.to_string());
         }
         params::to_safetensors(if kind == TEACHER { &self.teacher } else { &self.student }, &metadata)
+    }
+
+    fn scheduled(&self, stage: usize, in_stage: u64) -> Signals {
+        let (schedules, settings) = (self.schedules(stage), &self.settings.stages[stage]);
+        let rate = (schedules.learning_rate)(in_stage);
+        let mut signals = self.rates(settings, rate, in_stage < schedules.frozen_steps);
+        signals.push((names::EMA_DECAY.name.to_owned(), (schedules.ema_decay)(in_stage)));
+        if settings.unlabelled_batch > 0 {
+            signals.push((names::WEIGHT_CONSISTENCY.name.to_owned(), (schedules.consistency)(in_stage)));
+        }
+        signals
+    }
+
+    fn force_rate(&mut self, rate: Option<f64>) {
+        self.forced_rate = rate;
+    }
+
+    fn examine(&mut self, Batch(micro): Batch, at: Step) -> Result<Examination> {
+        let consistency_weight =
+            self.schedules.as_ref().map_or(0.0, |schedules| (schedules.consistency)(at.in_stage));
+        let Some(batch) = micro.into_iter().next() else { return Ok(Examination::default()) };
+        probe::examine(
+            self,
+            |t| &t.student,
+            unet2d::group_of,
+            |t| {
+                let passed = t.forward(&batch);
+                let name = |signal: &'static Signal| signal.name.trim_start_matches("loss/");
+                let mut terms: Vec<_> = passed
+                    .terms
+                    .into_iter()
+                    .map(|(signal, weight, term)| (name(signal), weight, term))
+                    .collect();
+                terms.extend(
+                    passed.consistency.map(|t| (name(&names::LOSS_CONSISTENCY), consistency_weight, t)),
+                );
+                let count = passed.student_b1hw.shape().num_elements();
+                Forward { logits: passed.student_b1hw.reshape([count]), terms }
+            },
+        )
+    }
+
+    fn drift(&self, start: &Flat) -> Vec<Drift> {
+        let average = params::flat(&self.teacher);
+        probe::drift(start, &params::flat(&self.student), Some(&average), unet2d::group_of)
+    }
+
+    fn live(&self) -> Flat {
+        params::flat(&self.student)
+    }
+
+    fn validation_batches(&self) -> f64 {
+        let pixels = |(width, height): (usize, usize)| (width * height) as f64;
+        let all: f64 = self.validation.sizes().unwrap_or_default().into_iter().map(pixels).sum();
+        let images = &self.settings.images;
+        let stage = self.schedules.as_ref().map_or(0, |s| s.stage);
+        let stage = &self.settings.stages[stage];
+        let shared = images.windows.overlap as f64 / images.windows.tile as f64;
+        let step = (1.0 - shared).clamp(0.1, 1.0).powi(2);
+        // Student and teacher.
+        let batch = (stage.batch + stage.unlabelled_batch) as f64;
+        2.0 * all / step / (batch * (images.data.crop * images.data.crop) as f64)
     }
 }
 

@@ -38,6 +38,7 @@ use crate::config::Common;
 use crate::error::{Result, TrainError};
 use crate::measured::{Measured, to_vec};
 use crate::optimization::{self, Defaults, Gathered, Learner, Network, Optimization};
+use crate::probe::{self, Bench, Drift, Examination, Forward, Probe};
 use crate::recipe::{BatchSource, Evaluation, Recipe as Training, RecipeState, Signals, StagePlan, Step};
 use crate::run::Outcome;
 use crate::session::{self, Best};
@@ -487,27 +488,17 @@ impl Recipe for VolumeClassification {
     }
 
     fn train(&self, session: Session<'_>) -> Result<Outcome> {
-        let plain = crate::device::open(session.device)?;
-        if self.optim.half {
-            crate::device::check_bf16(session.device, &plain)?;
-        }
-        let Opened { train, validation, names, note } = self.data.open(self.common.seed)?;
-        if names.len() > 2 && self.common.metric() == names::VAL_F1.name {
-            let problem = format!(
-                "evaluate.metric = \"val/f1\" is for two classes, the data have {}: use \"val/macro_f1\"",
-                names.len()
-            );
-            return Err(TrainError::Usage(problem));
-        }
-        check(&train, self.data.channels, &self.optim, self.data.options.preprocess.shape)?;
-        check(&validation, self.data.channels, &self.optim, self.data.options.preprocess.shape)?;
         // What is resumed has its weights in the checkpoint.
         let pretrained = self.pretrained.as_ref().filter(|_| !session.resume);
-        let (mut trainer, loaded) =
-            Trainer::new(self, Arc::new(train), validation, names, pretrained, &plain)?;
+        let (mut trainer, notes) = self.trainer(session.device, pretrained)?;
         let info = trainer.info(session.device)?;
-        let notes: Vec<String> = note.into_iter().chain(loaded).collect();
         session::drive(session, &self.common, &mut trainer, &info, &notes)
+    }
+
+    fn probe<'a>(&'a self, device: &str) -> Result<Box<dyn Probe + 'a>> {
+        let (trainer, _) = self.trainer(device, self.pretrained.as_ref())?;
+        let info = trainer.info(device)?;
+        Ok(Box::new(Bench::new(trainer, info)?))
     }
 
     fn inspect(&self) -> Result<Inspection> {
@@ -671,6 +662,26 @@ fn class_names(metadata: &BTreeMap<String, String>) -> Vec<String> {
 const CLASS_NAMES: &str = "class_names";
 
 impl VolumeClassification {
+    /// All that training needs, and what is worth a note.
+    fn trainer(&self, device: &str, pretrained: Option<&Pretrained>) -> Result<(Trainer<'_>, Vec<String>)> {
+        let plain = crate::device::open(device)?;
+        if self.optim.half {
+            crate::device::check_bf16(device, &plain)?;
+        }
+        let Opened { train, validation, names, note } = self.data.open(self.common.seed)?;
+        if names.len() > 2 && self.common.metric() == names::VAL_F1.name {
+            let problem = format!(
+                "evaluate.metric = \"val/f1\" is for two classes, the data have {}: use \"val/macro_f1\"",
+                names.len()
+            );
+            return Err(TrainError::Usage(problem));
+        }
+        check(&train, self.data.channels, &self.optim, self.data.options.preprocess.shape)?;
+        check(&validation, self.data.channels, &self.optim, self.data.options.preprocess.shape)?;
+        let (trainer, loaded) = Trainer::new(self, Arc::new(train), validation, names, pretrained, &plain)?;
+        Ok((trainer, note.into_iter().chain(loaded).collect()))
+    }
+
     fn network(&self, classes: usize, device: &Device, half: bool) -> ResNet3d {
         let config = ResNet3dConfig { classes, ..self.model };
         config.init(device, &mut rng(self.common.seed, Stream::Init, 0)).with_half(half)
@@ -746,7 +757,7 @@ struct Trainer<'a> {
 /// What one optimizer step trains on: one batch, or several whose gradients are averaged.
 struct Batch(Vec<MicroBatch>);
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct MicroBatch {
     shape: Shape,
     images: Vec<f32>,
@@ -823,6 +834,48 @@ impl<'a> Trainer<'a> {
     }
 }
 
+impl Trainer<'_> {
+    /// Logits of a batch, and its loss. `dropout` numbers the draw of the features that are dropped.
+    fn forward(
+        &mut self,
+        batch: MicroBatch,
+        class_weights: &[f64],
+        dropout: u64,
+    ) -> (Tensor<2>, (&'static Signal, Tensor<1>)) {
+        let loss = &self.settings.loss;
+        let floats = |values: &[f64]| {
+            let values: Vec<f32> = values.iter().map(|v| *v as f32).collect();
+            Tensor::<1>::from_floats(values.as_slice(), &self.tracked)
+        };
+        let n = batch.classes.len();
+        let target_b = batch.target_b(&self.tracked);
+        let channels = self.settings.data.channels;
+        let images_bcdhw = tensor(batch.images, n, channels, batch.shape, &self.tracked);
+        let mut dropout = rng(self.settings.common.seed, Stream::Dropout, dropout);
+        let logits_bk = self.learner.net.forward_train(images_bcdhw, &mut dropout);
+        let weight_k = Some(floats(class_weights));
+        let term = if loss.ldam {
+            let margin_k = floats(&self.margins);
+            (&names::LOSS_LDAM, ldam_loss(logits_bk.clone(), target_b, margin_k, loss.scale, weight_k))
+        } else {
+            let valid_b = Tensor::ones([n], &self.tracked);
+            (&names::LOSS_CROSS_ENTROPY, cross_entropy(logits_bk.clone(), target_b, valid_b, weight_k))
+        };
+        (logits_bk, term)
+    }
+}
+
+/// The classes' weights as signals.
+fn weight_signals(weights: &[f64]) -> impl Iterator<Item = (String, f64)> {
+    weights.iter().enumerate().map(|(class, w)| (names::WEIGHT_CLASS.group(&class.to_string()), *w))
+}
+
+impl MicroBatch {
+    fn target_b(&self, device: &Device) -> Tensor<1, Int> {
+        Tensor::from_data(TensorData::new(self.classes.clone(), [self.classes.len()]), device)
+    }
+}
+
 impl Training for Trainer<'_> {
     type Batch = Batch;
 
@@ -882,48 +935,21 @@ impl Training for Trainer<'_> {
     }
 
     fn step(&mut self, Batch(micro): Batch, at: Step) -> Result<Signals> {
-        let (loss, seed) = (&self.settings.loss, self.settings.common.seed);
         let buffers = self.learner.begin(at);
         let class_weights = self.class_weights(at.in_stage);
         let share = 1.0 / micro.len().max(1) as f64;
-        let floats = |values: &[f64]| {
-            let values: Vec<f32> = values.iter().map(|v| *v as f32).collect();
-            Tensor::<1>::from_floats(values.as_slice(), &self.tracked)
-        };
-        let weight_k = floats(&class_weights);
-        let margin_k = floats(&self.margins);
         let mut gathered = Gathered::default();
         let mut measured = Measured::default();
         let (mut samples, mut rare, mut non_finite) = (0, 0, 0);
         let draws = at.in_stage * micro.len() as u64;
         for (index, batch) in micro.into_iter().enumerate() {
-            // Forward.
+            // Forward and loss.
             let n = batch.classes.len();
             samples += n;
             rare += batch.classes.iter().filter(|c| **c > 0).count();
             non_finite += batch.images.iter().filter(|v| !v.is_finite()).count();
-            let images_bcdhw =
-                tensor(batch.images, n, self.settings.data.channels, batch.shape, &self.tracked);
-            let target_b = Tensor::<1, Int>::from_data(TensorData::new(batch.classes, [n]), &self.tracked);
-            let mut dropout = rng(seed, Stream::Dropout, draws + index as u64);
-            let logits_bk = self.learner.net.forward_train(images_bcdhw, &mut dropout);
-
-            // Loss.
-            let (signal, term) = if loss.ldam {
-                let term = ldam_loss(
-                    logits_bk.clone(),
-                    target_b.clone(),
-                    margin_k.clone(),
-                    loss.scale,
-                    Some(weight_k.clone()),
-                );
-                (&names::LOSS_LDAM, term)
-            } else {
-                let valid_b = Tensor::ones([n], &self.tracked);
-                let term =
-                    cross_entropy(logits_bk.clone(), target_b.clone(), valid_b, Some(weight_k.clone()));
-                (&names::LOSS_CROSS_ENTROPY, term)
-            };
+            let target_b = batch.target_b(&self.tracked);
+            let (logits_bk, (signal, term)) = self.forward(batch, &class_weights, draws + index as u64);
             if at.measure {
                 measured.add(signal, &term, share);
                 measured.add(&names::LOSS_TOTAL, &term, share);
@@ -932,20 +958,18 @@ impl Training for Trainer<'_> {
             }
 
             // Gradients.
-            self.learner.gather(&mut gathered, term.backward(), share);
+            self.learner.gather(&mut gathered, term, share);
         }
 
         // Update; one that is not finite reaches neither weights nor running statistics nor average.
-        let mut signals = self.learner.update(gathered, &buffers, at);
+        let mut signals = self.learner.update(gathered, &buffers, at)?;
 
         // Report.
         signals.push((names::DATA_NON_FINITE.name.to_owned(), non_finite as f64));
         if at.measure {
             signals.push((names::TRAIN_LABELLED.name.to_owned(), samples as f64));
             signals.push((names::TRAIN_PREVALENCE.name.to_owned(), rare as f64 / samples.max(1) as f64));
-            for (class, weight) in class_weights.iter().enumerate() {
-                signals.push((names::WEIGHT_CLASS.group(&class.to_string()), *weight));
-            }
+            signals.extend(weight_signals(&class_weights));
             signals.extend(measured.read()?);
         }
         Ok(signals)
@@ -978,5 +1002,44 @@ impl Training for Trainer<'_> {
         let names = serde_json::to_string(&self.class_names).unwrap_or_default();
         metadata.insert(CLASS_NAMES.to_owned(), names);
         self.learner.weights(kind, &metadata)
+    }
+
+    fn scheduled(&self, _: usize, in_stage: u64) -> Signals {
+        let mut signals = self.learner.scheduled(in_stage);
+        signals.extend(weight_signals(&self.class_weights(in_stage)));
+        signals
+    }
+
+    fn force_rate(&mut self, rate: Option<f64>) {
+        self.learner.force_rate(rate);
+    }
+
+    fn examine(&mut self, Batch(micro): Batch, at: Step) -> Result<Examination> {
+        let class_weights = self.class_weights(at.in_stage);
+        let Some(batch) = micro.into_iter().next() else { return Ok(Examination::default()) };
+        probe::examine(
+            self,
+            |t| &t.learner.net,
+            resnet3d::group_of,
+            |t| {
+                let (logits_bk, (signal, term)) = t.forward(batch.clone(), &class_weights, at.in_stage);
+                let count = logits_bk.shape().num_elements();
+                let name = signal.name.trim_start_matches("loss/");
+                Forward { logits: logits_bk.reshape([count]), terms: vec![(name, 1.0, term)] }
+            },
+        )
+    }
+
+    fn drift(&self, start: &params::Flat) -> Vec<Drift> {
+        self.learner.drift(start)
+    }
+
+    fn live(&self) -> params::Flat {
+        params::flat(&self.learner.net)
+    }
+
+    fn validation_batches(&self) -> f64 {
+        let kinds = self.learner.kinds().len() as f64;
+        kinds * self.validation.len() as f64 / (self.settings.optim.batch as f64)
     }
 }

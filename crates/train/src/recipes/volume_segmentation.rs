@@ -35,6 +35,7 @@ use crate::config::Common;
 use crate::error::Result;
 use crate::measured::Measured;
 use crate::optimization::{self, Defaults, Gathered, Learner, Network, Optimization};
+use crate::probe::{self, Bench, Drift, Examination, Forward, Probe};
 use crate::recipe::{BatchSource, Evaluation, Recipe as Training, RecipeState, Signals, StagePlan, Step};
 use crate::run::Outcome;
 use crate::segment3d::{self, Judge, Sums, Windows};
@@ -750,25 +751,24 @@ impl Recipe for VolumeSegmentation {
     }
 
     fn train(&self, session: Session<'_>) -> Result<Outcome> {
-        let plain = crate::device::open(session.device)?;
-        if self.optim.half {
-            crate::device::check_bf16(session.device, &plain)?;
-        }
-        let (train, validation, note) = self.data.open(self.common.seed)?;
-        volumes::check_channels(&train, self.data.channels)?;
-        volumes::check_channels(&validation, self.data.channels)?;
-        let mut trainer = Trainer::new(self, Arc::new(train), validation, &plain);
+        let (mut trainer, note) = self.trainer(session.device)?;
         let info = trainer.info(session.device)?;
         let directory = session.directory.clone();
         let outcome = session::drive(session, &self.common, &mut trainer, &info, note.as_slice())?;
         if outcome.status != Status::Interrupted && checkpoint::best_path(&directory).is_file() {
-            let best = self.open_best(&directory, &plain, self.optim.half)?;
-            let predict = segment3d::predictor(&best.net, &plain, &self.windows, self.classes());
+            let best = self.open_best(&directory, &trainer.plain, self.optim.half)?;
+            let predict = segment3d::predictor(&best.net, &trainer.plain, &self.windows, self.classes());
             let caption = best.describe(self.common.metric());
             let png = segment3d::figure(&trainer.validation, &predict, &caption)?;
             write_atomic(&directory.join("overlay.png"), |w| w.write_all(&png))?;
         }
         Ok(outcome)
+    }
+
+    fn probe<'a>(&'a self, device: &str) -> Result<Box<dyn Probe + 'a>> {
+        let (trainer, _) = self.trainer(device)?;
+        let info = trainer.info(device)?;
+        Ok(Box::new(Bench::new(trainer, info)?))
     }
 
     fn inspect(&self) -> Result<Inspection> {
@@ -849,6 +849,18 @@ impl Recipe for VolumeSegmentation {
 }
 
 impl VolumeSegmentation {
+    /// All that training needs, and what is worth a note.
+    fn trainer(&self, device: &str) -> Result<(Trainer<'_>, Option<String>)> {
+        let plain = crate::device::open(device)?;
+        if self.optim.half {
+            crate::device::check_bf16(device, &plain)?;
+        }
+        let (train, validation, note) = self.data.open(self.common.seed)?;
+        volumes::check_channels(&train, self.data.channels)?;
+        volumes::check_channels(&validation, self.data.channels)?;
+        Ok((Trainer::new(self, Arc::new(train), validation, &plain), note))
+    }
+
     fn classes(&self) -> usize {
         self.data.options.labels.classes
     }
@@ -941,6 +953,53 @@ impl<'a> Trainer<'a> {
     fn weights_at(&self, step: u64) -> [f64; 6] {
         std::array::from_fn(|i| (self.weights[i])(step))
     }
+
+    /// The weights of the terms in use as signals.
+    fn weight_signals(&self, weights: &[f64; 6]) -> Signals {
+        let terms = self.settings.loss.terms().into_iter().zip(weights);
+        let used = terms.filter(|((_, term), _)| term.weight > 0.0);
+        used.map(|((name, _), weight)| (names::WEIGHT_LOSS.group(name), *weight)).collect()
+    }
+
+    /// The batch through the network, and every term of its loss: overlap at every level that predicts, shape at the finest.
+    fn forward(&self, batch: &PatchBatch, weights: &[f64; 6]) -> Passed {
+        let loss = &self.settings.loss;
+        let mut logits = self.learner.net.forward_deep(batch.images_bcdhw(&self.tracked));
+        let (target, valid) = batch.targets_bdhw(&self.tracked);
+        let mut terms = Vec::new();
+        for (level, (logits, level_weight)) in logits.iter().zip(&self.levels).enumerate() {
+            if *level_weight == 0.0 {
+                continue;
+            }
+            let [_, _, d, h, w] = logits.dims();
+            let target = downsample_nearest(target.clone(), &[d, h, w]);
+            let valid = downsample_nearest(valid.clone(), &[d, h, w]);
+            let region = loss.region(logits, &target, &valid, weights).into_iter();
+            terms.extend(region.map(|(of, value)| LossTerm { of, level: Some(level), value }));
+        }
+        let distances = (!batch.distances.is_empty()).then(|| batch.distances_bfdhw(&self.tracked));
+        let shape = loss.shape(&logits[0], &target, &valid, distances, weights).into_iter();
+        terms.extend(shape.map(|(of, value)| LossTerm { of, level: None, value }));
+        Passed { logits: logits.swap_remove(0), target, valid, terms }
+    }
+}
+
+/// A batch that has passed forward.
+struct Passed {
+    /// At full resolution.
+    logits: Tensor<5>,
+    target: Tensor<4, burn::tensor::Int>,
+    valid: Tensor<4>,
+    terms: Vec<LossTerm>,
+}
+
+/// A term of the loss, unweighted.
+struct LossTerm {
+    /// Its place in [`TERMS`].
+    of: usize,
+    /// The level of deep supervision it is of, the finest 0; none for terms about shape.
+    level: Option<usize>,
+    value: Tensor<1>,
 }
 
 impl Training for Trainer<'_> {
@@ -991,7 +1050,6 @@ impl Training for Trainer<'_> {
     }
 
     fn step(&mut self, Batch(micro): Batch, at: Step) -> Result<Signals> {
-        let loss = &self.settings.loss;
         let buffers = self.learner.begin(at);
         let weights = self.weights_at(at.in_stage);
         let share = 1.0 / micro.len().max(1) as f64;
@@ -999,26 +1057,22 @@ impl Training for Trainer<'_> {
         let mut measured = Measured::default();
         let mut non_finite = 0;
         for batch in micro {
-            // Forward: logits of every level that predicts, the finest first.
+            // Forward and loss.
             non_finite += batch.non_finite();
-            let logits = self.learner.net.forward_deep(batch.images_bcdhw(&self.tracked));
-            let (target, valid) = batch.targets_bdhw(&self.tracked);
-
-            // Loss: overlap at every level, shape at the finest.
+            let Passed { logits, target, valid, terms } = self.forward(&batch, &weights);
             let mut total = Tensor::zeros([1], &self.tracked);
-            for (level, (logits, level_weight)) in logits.iter().zip(&self.levels).enumerate() {
-                if *level_weight == 0.0 {
-                    continue;
-                }
-                let [_, _, d, h, w] = logits.dims();
-                let target = downsample_nearest(target.clone(), &[d, h, w]);
-                let valid = downsample_nearest(valid.clone(), &[d, h, w]);
+            for (level, level_weight) in self.levels.iter().enumerate() {
                 let mut sum = Tensor::zeros([1], &self.tracked);
-                for (i, term) in loss.region(logits, &target, &valid, &weights) {
+                let mut counts = false;
+                for LossTerm { of, value, .. } in terms.iter().filter(|t| t.level == Some(level)) {
                     if level == 0 && at.measure {
-                        measured.add(TERMS[i], &term, share);
+                        measured.add(TERMS[*of], value, share);
                     }
-                    sum = sum + term * weights[i];
+                    sum = sum + value.clone() * weights[*of];
+                    counts = true;
+                }
+                if !counts {
+                    continue;
                 }
                 if at.measure {
                     // At the finest level it is what validation measures as its loss.
@@ -1027,16 +1081,15 @@ impl Training for Trainer<'_> {
                 }
                 total = total + sum * *level_weight;
             }
-            let distances = (!batch.distances.is_empty()).then(|| batch.distances_bfdhw(&self.tracked));
-            for (i, term) in loss.shape(&logits[0], &target, &valid, distances, &weights) {
+            for LossTerm { of, value, .. } in terms.into_iter().filter(|t| t.level.is_none()) {
                 if at.measure {
-                    measured.add(TERMS[i], &term, share);
+                    measured.add(TERMS[of], &value, share);
                 }
-                total = total + term * weights[i];
+                total = total + value * weights[of];
             }
             if at.measure {
                 measured.add(&names::LOSS_TOTAL, &total, share);
-                segment3d::measure(&mut measured, &logits[0], &target, &valid, share);
+                segment3d::measure(&mut measured, &logits, &target, &valid, share);
                 let (ignored, prevalence) = batch.label_shares();
                 measured.known(&names::DATA_IGNORED, ignored * share);
                 measured.known(&names::TRAIN_PREVALENCE, prevalence * share);
@@ -1044,20 +1097,16 @@ impl Training for Trainer<'_> {
             }
 
             // Gradients.
-            self.learner.gather(&mut gathered, total.backward(), share);
+            self.learner.gather(&mut gathered, total, share);
         }
 
         // Update; one that is not finite reaches neither weights nor average.
-        let mut signals = self.learner.update(gathered, &buffers, at);
+        let mut signals = self.learner.update(gathered, &buffers, at)?;
 
         // Report.
         signals.push((names::DATA_NON_FINITE.name.to_owned(), non_finite as f64));
         if at.measure {
-            for ((name, term), weight) in loss.terms().into_iter().zip(weights) {
-                if term.weight > 0.0 {
-                    signals.push((names::WEIGHT_LOSS.group(name), weight));
-                }
-            }
+            signals.extend(self.weight_signals(&weights));
             signals.extend(measured.read()?);
         }
         Ok(signals)
@@ -1098,5 +1147,52 @@ impl Training for Trainer<'_> {
 
     fn weights(&self, kind: &str, metadata: BTreeMap<String, String>) -> Vec<u8> {
         self.learner.weights(kind, &metadata)
+    }
+
+    fn scheduled(&self, _: usize, in_stage: u64) -> Signals {
+        let mut signals = self.learner.scheduled(in_stage);
+        signals.extend(self.weight_signals(&self.weights_at(in_stage)));
+        signals
+    }
+
+    fn force_rate(&mut self, rate: Option<f64>) {
+        self.learner.force_rate(rate);
+    }
+
+    fn examine(&mut self, Batch(micro): Batch, at: Step) -> Result<Examination> {
+        let weights = self.weights_at(at.in_stage);
+        let names = self.settings.loss.terms().map(|(name, _)| name);
+        let Some(batch) = micro.into_iter().next() else { return Ok(Examination::default()) };
+        probe::examine(
+            self,
+            |t| &t.learner.net,
+            unet3d::group_of,
+            |t| {
+                let passed = t.forward(&batch, &weights);
+                let count = passed.logits.shape().num_elements();
+                let terms = passed.terms.into_iter().map(|term| {
+                    let level = term.level.map_or(1.0, |level| t.levels[level]);
+                    (names[term.of], weights[term.of] * level, term.value)
+                });
+                Forward { terms: terms.collect(), logits: passed.logits.reshape([count]) }
+            },
+        )
+    }
+
+    fn drift(&self, start: &params::Flat) -> Vec<Drift> {
+        self.learner.drift(start)
+    }
+
+    fn live(&self) -> params::Flat {
+        params::flat(&self.learner.net)
+    }
+
+    fn validation_batches(&self) -> f64 {
+        let patch: usize = self.settings.data.patch.iter().product();
+        let each = |i: usize| self.validation.shapes().ok().map_or(0, |s| voxels(s[i]));
+        let all: usize = (0..self.validation.len()).map(each).sum();
+        let step = (1.0 - self.settings.windows.overlap).clamp(0.1, 1.0).powi(3);
+        let kinds = self.learner.kinds().len() as f64;
+        kinds * all as f64 / step / (patch * self.settings.optim.batch).max(1) as f64
     }
 }
