@@ -65,7 +65,6 @@ fn weigh(guarded: &Guarded, items: &[Item], alarm: &mut Alarm) {
     let learned_nothing = alarm.findings.iter().any(|f| NOT_LEARNED.contains(&f.rule));
     let low = if alarm.findings.iter().any(|f| f.rule == POOR.id) { LOW_FOR_POOR } else { LOW };
     let number = |item: &Item, name: &str| item.numbers.get(name).and_then(serde_json::Value::as_f64);
-    let mut rate_explains = false;
     if let Some(item) = items.iter().find(|item| item.check == "rate-sweep")
         && let (Some(rate), Some(high)) = (number(item, "learning_rate"), number(item, "high"))
     {
@@ -79,16 +78,14 @@ fn weigh(guarded: &Guarded, items: &[Item], alarm: &mut Alarm) {
             None
         };
         if let Some((cause, sure)) = found {
-            rate_explains = true;
             let (times, way) =
-                if cause == TOO_LOW { (high / rate, "as high") } else { (rate / high, "lower") };
+                if cause == TOO_LOW { (high / rate, "as high as") } else { (rate / high, "lower than") };
             let evidence = format!(
-                "in a sweep of the rate the loss falls up to {}, {} times {way} than the configured {}",
+                "in a sweep of the rate the loss falls up to {}, {} times {way} the configured {}",
                 show(high),
                 show(times),
                 show(rate)
             );
-            let evidence = evidence.replace("as high than", "as high as");
             lead(alarm, cause, sure, &evidence);
             let why = format!("of use in a sweep of the rate, which was {rate}");
             // The sweep sees one step at each rate; a run bears somewhat less than its highest.
@@ -105,15 +102,11 @@ fn weigh(guarded: &Guarded, items: &[Item], alarm: &mut Alarm) {
     }
     // Checks that failed see the cause itself: the last to lead is the first. What holds the labels down is seen as surely where it is a warning.
     let sees = |item: &&Item| {
-        item.verdict == Verdict::Fail || item.verdict == Verdict::Warn && item.check == "regularisation"
+        let failed = item.verdict == Verdict::Fail && item.check != "rate-sweep";
+        failed || item.verdict == Verdict::Warn && item.check == "regularisation"
     };
     for item in items.iter().rev().filter(sees) {
         let Some(cause) = item.cause else { continue };
-        // That one batch is not learned is no wonder where a cause has been seen; by itself it is only a symptom.
-        let wonder = !rate_explains && symptoms_only(alarm);
-        if item.check == "rate-sweep" || item.check == "one-batch" && !wonder {
-            continue;
-        }
         lead(alarm, cause, 0.9, &item.message);
         // Stages with the same mistake are mended together.
         let same = items.iter().filter(|other| other.check == item.check && other.cause == item.cause);

@@ -18,7 +18,9 @@ use crate::experiments;
 use crate::journal::{self, Attempt, Branch, Journal, Phase};
 use crate::remedies::{self, Candidate};
 use crate::settings::{Guarded, Policy};
-use crate::watch::{Alarm, Cost, Watch, best_of, remove_snapshot, snapshots};
+use crate::watch::{
+    Alarm, Cost, Watch, best_of, newest, read_run, remove_folder, remove_snapshot, snapshots,
+};
 
 /// A branch shows more than a tenth of the run where the fault took longer to show.
 const LONGEST: u64 = 4;
@@ -233,6 +235,9 @@ fn attempt(
     if journal.attempts.len() as u64 >= settings.attempts {
         return Ok(Err(format!("{} attempts have been made", settings.attempts)));
     }
+    if let Some(why) = &alarm.hopeless {
+        return Ok(Err(why.clone()));
+    }
     let resolved = &guarded.loaded.resolved;
     let mut candidates = match job.choice {
         Choice::Doctor => {
@@ -248,9 +253,6 @@ fn attempt(
     };
     candidates.retain(|c| !journal.tried(&c.overrides));
     candidates.truncate(settings.branches as usize);
-    if let Some(why) = &alarm.hopeless {
-        return Ok(Err(why.clone()));
-    }
     if candidates.is_empty() {
         let cause = alarm.causes.first().map_or("no cause", |c| c.summary);
         return Ok(Err(format!("no change of the settings is known to help where {cause}")));
@@ -292,8 +294,7 @@ fn attempt(
 
 /// The run's own score at a step, or the last before: what a branch that ends there is compared with.
 fn own_score(guarded: &Guarded, job: &Job<'_>, step: u64) -> Result<Option<f64>, TrainError> {
-    let run = trimtab_logs::own_run(&job.directory, None)
-        .map_err(|e| TrainError::Internal(format!("the guard cannot read the run: {e}")))?;
+    let run = read_run(&job.directory, None)?;
     let scores = run.trace.get(guarded.loaded.recipe.common().metric());
     Ok(scores.and_then(|scores| scores.at_or_before(step)).map(|(_, v)| v).filter(|v| v.is_finite()))
 }
@@ -307,7 +308,6 @@ fn branches(guarded: &Guarded, job: &mut Job<'_>, journal: &mut Journal) -> Resu
     let Some(attempt) = journal.attempts.last().cloned() else { return Ok(true) };
     let count = attempt.branches.len();
     for (index, branch) in attempt.branches.iter().enumerate() {
-        // Without a trial there is nothing to judge: what was drawn is trained on its branch and taken.
         if branch.outcome.is_some() {
             continue;
         }
@@ -386,8 +386,7 @@ fn train_branch(
     };
     let (state, _) = checkpoint::read(&last, &identity)?;
     let metric = guarded.loaded.recipe.common().metric().to_owned();
-    let run = trimtab_logs::own_run(folder, None)
-        .map_err(|e| TrainError::Internal(format!("the guard cannot read a branch: {e}")))?;
+    let run = read_run(folder, None)?;
     let floor = state.metrics.get(&metric).and_then(|m| m.floor);
     let options = Options {
         metric: Some(metric.clone()),
@@ -404,7 +403,7 @@ fn train_branch(
         .map(|f| f.rule.to_owned())
         .collect();
     Ok(Some(journal::Outcome {
-        score: run.trace.last(&metric).map(|(_, v)| v).filter(|v| v.is_finite()),
+        score: newest(&run, &metric),
         floor,
         critical,
         steps: state.global.saturating_sub(from),
@@ -419,19 +418,12 @@ fn prepare(job: &Job<'_>, attempt: &Attempt, branch: &Guarded, folder: &Path) ->
     std::fs::create_dir_all(parent).map_err(|e| TrainError::io(parent, "cannot create", e))?;
     let Some(from) = attempt.from else {
         // A run that was killed before its settings were written has nothing to go on from.
-        return match std::fs::remove_dir_all(folder) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                Err(TrainError::io(folder, "cannot remove", e))
-            }
-            _ => Ok(()),
-        };
+        return remove_folder(folder);
     };
     let name = folder.file_name().unwrap_or_default().to_string_lossy();
     let temporary = folder.with_file_name(format!(".tmp-{name}"));
     for old in [&temporary, &folder.to_owned()] {
-        if old.exists() {
-            std::fs::remove_dir_all(old).map_err(|e| TrainError::io(old, "cannot remove", e))?;
-        }
+        remove_folder(old)?;
     }
     std::fs::create_dir_all(&temporary).map_err(|e| TrainError::io(&temporary, "cannot create", e))?;
     let Some((_, snapshot)) = snapshots(&job.directory).into_iter().find(|(step, _)| *step == from) else {
@@ -580,12 +572,7 @@ fn adopt(job: &Job<'_>, journal: &Journal) -> Result<u64, TrainError> {
     // Last, since what is above needs them: branches keep settings and signals.
     for index in 0..attempt.branches.len() {
         let folder = journal.branch_folder(run, index).join(trimtab_signals::CHECKPOINTS);
-        match std::fs::remove_dir_all(&folder) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                return Err(TrainError::io(folder, "cannot remove", e));
-            }
-            _ => {}
-        }
+        remove_folder(&folder)?;
     }
     Ok(step)
 }
@@ -598,20 +585,22 @@ fn keep_the_best(
     mut outcome: Outcome,
 ) -> Result<Outcome, TrainError> {
     let metric = guarded.loaded.recipe.common().metric();
-    let number = |file: &Path, key: &str| -> Option<f64> {
-        checkpoint::metadata(file).ok()?.get(key)?.parse().ok().filter(|v: &f64| v.is_finite())
+    // Score and step of a file of weights, where there is one with a score.
+    let scored = |file: &Path| -> Option<(f64, u64)> {
+        let beside = checkpoint::metadata(file).ok()?;
+        let number = |key: &str| beside.get(key)?.parse().ok().filter(|v: &f64| v.is_finite());
+        Some((number(metric)?, number("step").map_or(0, |step| step as u64)))
     };
     let best = checkpoint::best_path(&job.directory);
-    let mut so_far = if best.is_file() { number(&best, metric) } else { None };
+    let mut so_far = scored(&best).map(|(score, _)| score);
     for attempt in 1..=journal.attempts.len() {
         let left = job.directory.join(journal::FOLDER).join(format!("attempt-{attempt}")).join(LEFT_BEST);
-        let Some(score) = left.is_file().then(|| number(&left, metric)).flatten() else { continue };
+        let Some((score, step)) = scored(&left) else { continue };
         if so_far.is_some_and(|known| known >= score) {
             continue;
         }
         checkpoint::link_file(&left, &best)?;
         so_far = Some(score);
-        let step = number(&left, "step").map_or(0, |step| step as u64);
         if let Some(summary) = outcome.summary.metrics.get_mut(metric) {
             (summary.best, summary.best_step) = (Some(score), Some(step));
         }

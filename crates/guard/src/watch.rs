@@ -183,9 +183,9 @@ impl<'a> Watch<'a> {
 
     /// What the stage has so far, and what the settings declare for it.
     fn begin_stage(&mut self, stage: usize, before: u64, planned: u64) {
-        match trimtab_logs::own_run(self.directory, Some(stage)) {
+        match read_run(self.directory, Some(stage)) {
             Ok(run) => self.run = run,
-            Err(e) => self.error = Some(TrainError::Internal(format!("the guard cannot read the run: {e}"))),
+            Err(error) => self.error = Some(error),
         }
         (self.stage, self.offset, self.planned) = (stage, before, planned);
         let scores = self.run.trace.get(&self.metric).map(|c| c.values().to_vec()).unwrap_or_default();
@@ -249,6 +249,7 @@ impl<'a> Watch<'a> {
         alarm
     }
 
+    /// Whether the training loss still fell in the last half of the stage so far.
     fn falling(&self) -> bool {
         let Some(loss) = self.run.trace.get(names::LOSS_TOTAL.name) else { return false };
         let values: Vec<f64> = loss.values().iter().copied().filter(|v| v.is_finite()).collect();
@@ -261,7 +262,7 @@ impl<'a> Watch<'a> {
             stage: self.stage,
             findings,
             causes,
-            score: self.run.trace.last(&self.metric).map(|(_, v)| v).filter(|v| v.is_finite()),
+            score: newest(&self.run, &self.metric),
             falling: self.falling(),
             advice: Vec::new(),
             hopeless: None,
@@ -319,10 +320,15 @@ impl<'a> Watch<'a> {
         )
     }
 
+    /// What a predictor that has learned nothing scores.
+    fn floor(&self, floors: &BTreeMap<String, f64>) -> Option<f64> {
+        floors.get(&self.metric).copied().filter(|f| f.is_finite())
+    }
+
     /// Whether the weights just validated are worth going back to.
     fn is_healthy(&mut self, record: &Record, floors: &BTreeMap<String, f64>) -> bool {
         let Some(score) = record.get(&self.metric).filter(|s| s.is_finite()) else { return false };
-        let floor = floors.get(&self.metric).copied().filter(|f| f.is_finite()).unwrap_or(0.0);
+        let floor = self.floor(floors).unwrap_or(0.0);
         self.best = self.best.max(score);
         let above = score - floor;
         above > LEARNED * (1.0 - floor) && above >= HEALTHY * (self.best - floor) && self.confirmed.is_empty()
@@ -332,7 +338,7 @@ impl<'a> Watch<'a> {
     fn is_poor(&self, record: &Record, floors: &BTreeMap<String, f64>) -> bool {
         let step = record.step.saturating_sub(self.offset) as f64;
         let score = record.get(&self.metric).filter(|s| s.is_finite());
-        let floor = floors.get(&self.metric).copied().filter(|f| f.is_finite()).unwrap_or(0.0);
+        let floor = self.floor(floors).unwrap_or(0.0);
         let late = step >= LATE * self.planned as f64 && step < (1.0 - LATE) * self.planned as f64;
         let poor = score.is_none_or(|score| score - floor < POOR * (1.0 - floor));
         late && poor && record.step >= self.quiet_until && !self.examined.contains(&self.stage)
@@ -356,6 +362,25 @@ impl<'a> Watch<'a> {
             remove_snapshot(old)?;
         }
         Ok(())
+    }
+}
+
+/// A run of ours as the doctor sees it.
+pub(crate) fn read_run(directory: &Path, stage: Option<usize>) -> Result<Run, TrainError> {
+    trimtab_logs::own_run(directory, stage)
+        .map_err(|e| TrainError::Internal(format!("the guard cannot read a run: {e}")))
+}
+
+/// The newest value of a metric, where it is a number.
+pub(crate) fn newest(run: &Run, metric: &str) -> Option<f64> {
+    run.trace.last(metric).map(|(_, v)| v).filter(|v| v.is_finite())
+}
+
+/// Removes a folder, where it is there.
+pub(crate) fn remove_folder(folder: &Path) -> Result<(), TrainError> {
+    match std::fs::remove_dir_all(folder) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(TrainError::io(folder, "cannot remove", e)),
+        _ => Ok(()),
     }
 }
 
@@ -388,7 +413,7 @@ pub(crate) fn snapshots(run: &Path) -> Vec<(u64, PathBuf)> {
 }
 
 pub(crate) fn remove_snapshot(snapshot: &Path) -> Result<(), TrainError> {
-    std::fs::remove_dir_all(snapshot).map_err(|e| TrainError::io(snapshot, "cannot remove", e))?;
+    remove_folder(snapshot)?;
     match std::fs::remove_file(best_of(snapshot)) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
             Err(TrainError::io(snapshot, "cannot remove", e))
@@ -414,7 +439,7 @@ impl Observer for Watch<'_> {
             }
             Report::Validated { record, floors, best, .. } => {
                 self.push(record);
-                self.options.chance = floors.get(&self.metric).copied().filter(|f| f.is_finite());
+                self.options.chance = self.floor(floors);
                 if control != Control::Continue {
                     return control;
                 }

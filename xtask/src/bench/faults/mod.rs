@@ -333,32 +333,29 @@ fn train(args: &Args, bench: &'static Bench, fault: Option<&'static Fault>, seed
         row.causes = vec!["damaged-checkpoint".to_owned()];
     }
     row.early = early(&out, &metric, &row.alone)?;
-    {
-        let (healed, guardianship, _) = arm("heal", Choice::Doctor)?;
-        row.healed = Some(healed);
-        row.extra = guardianship.journal.branch_steps;
-        row.gave_up = guardianship.journal.gave_up.clone();
-        row.decided = guardianship.decided.first().cloned().unwrap_or_default();
-        if damaged.is_some() {
-            row.decided.clone_from(&row.causes);
-        }
-        let attempts = guardianship.journal.attempts.iter();
-        let chosen = attempts.filter_map(|a| Some(a.branches[a.chosen?].remedy.overrides.join(" ")));
-        row.chosen = chosen.collect();
-        let branches = guardianship.journal.attempts.iter().flat_map(|a| &a.branches);
-        row.branches = branches
-            .map(|b| (b.remedy.overrides.join(" "), b.outcome.as_ref().and_then(|o| o.score)))
-            .collect();
-        row.attempted = guardianship.journal.attempts.first().map(|a| a.step);
-        if row.attempted.is_some() {
-            row.random = Some(arm("heal", Choice::Random(seed ^ blake(&row.bench, &row.fault)))?.0);
-        }
+    let (healed, guardianship, _) = arm("heal", Choice::Doctor)?;
+    row.healed = Some(healed);
+    row.extra = guardianship.journal.branch_steps;
+    row.gave_up = guardianship.journal.gave_up.clone();
+    row.decided = guardianship.decided.first().cloned().unwrap_or_default();
+    if damaged.is_some() {
+        row.decided.clone_from(&row.causes);
+    }
+    let attempts = guardianship.journal.attempts.iter();
+    let chosen = attempts.filter_map(|a| Some(a.branches[a.chosen?].remedy.overrides.join(" ")));
+    row.chosen = chosen.collect();
+    let branches = guardianship.journal.attempts.iter().flat_map(|a| &a.branches);
+    row.branches =
+        branches.map(|b| (b.remedy.overrides.join(" "), b.outcome.as_ref().and_then(|o| o.score))).collect();
+    row.attempted = guardianship.journal.attempts.first().map(|a| a.step);
+    if row.attempted.is_some() {
+        row.random = Some(arm("heal", Choice::Random(seed ^ hashed(&row.bench, &row.fault)))?.0);
     }
     Ok(row)
 }
 
-/// A number of two names.
-fn blake(a: &str, b: &str) -> u64 {
+/// A number of two names (FNV-1a).
+fn hashed(a: &str, b: &str) -> u64 {
     a.bytes()
         .chain(b.bytes())
         .fold(0xcbf2_9ce4_8422_2325, |h, byte| (h ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
