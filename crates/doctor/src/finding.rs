@@ -131,9 +131,11 @@ impl Finding {
         self
     }
 
-    /// The steps: when it could be told, the first and the last at which it is seen.
-    pub fn at(mut self, told: u64, first: u64, last: u64) -> Self {
-        (self.step, self.first_step, self.last_step) = (Some(told), Some(first), Some(last));
+    /// The steps: when it could be told, and the two between which it is seen. Those two may come from different
+    /// signals, of which either can end before the other begins.
+    pub fn at(mut self, told: u64, one: u64, other: u64) -> Self {
+        (self.step, self.first_step, self.last_step) =
+            (Some(told), Some(one.min(other)), Some(one.max(other)));
         self
     }
 

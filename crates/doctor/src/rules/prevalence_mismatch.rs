@@ -39,7 +39,9 @@ impl Rule for PrevalenceMismatch {
             )));
         }
         let shares: Vec<f64> = train.values().iter().copied().filter(|v| v.is_finite()).collect();
-        let (Some(ours), Some((last, theirs))) = (median(shares.iter().copied()), validation.last()) else {
+        let (Some(ours), Some((validated, theirs)), Some((first, _)), Some((last, _))) =
+            (median(shares.iter().copied()), validation.last(), train.first(), train.last())
+        else {
             return Ok(Vec::new());
         };
         let (more, less) = (ours.max(theirs), ours.min(theirs));
@@ -56,11 +58,11 @@ impl Rule for PrevalenceMismatch {
             show(ours),
             show(theirs)
         );
-        let first = train.first().map_or(0, |(step, _)| step);
-        let told = train.steps().get(self.measurements - 1).copied().unwrap_or(last);
+        // Known once both have been measured often enough, in whichever order they were.
+        let told = train.steps()[self.measurements - 1].max(validation.steps()[0]);
         Ok(vec![
             Finding::new(&META, message)
-                .at(told, first, last)
+                .at(told, first, last.max(validated))
                 .evidence("training", ours)
                 .evidence("validation", theirs)
                 .remedy(Remedy::check(
