@@ -158,7 +158,7 @@ fn healthy_recipes_pass_every_check() {
         let not_done: Vec<_> =
             items(&report).iter().filter(|i| i["verdict"] == "SKIP").map(|i| &i["check"]).collect();
         assert!(
-            not_done.iter().all(|id| ["reference", "stages"].contains(&id.as_str().unwrap())),
+            not_done.iter().all(|id| ["reference", "stages", "groups"].contains(&id.as_str().unwrap())),
             "{report:#}"
         );
     }
@@ -314,6 +314,23 @@ fn weights_that_drown_the_rest_are_named() {
     told(&text, &["loss.focal_alpha=0.01"], "FAIL", "balance", &["less than it is there"]);
     told(&text, &["loss.dice=1e-7"], "WARN", "terms", &["dice is as good as inert", "weight 1e-7"]);
     told(SURFACES, &["optim.rate_scale.head=0"], "WARN", "schedules", &["the rate of head is 0 times"]);
+}
+
+#[test]
+fn a_new_head_beside_a_pretrained_backbone_wants_a_rate_of_its_own() {
+    let root = tempfile::tempdir().unwrap();
+    let (recipe, run) = (root.path().join("recipe.toml"), root.path().join("run"));
+    std::fs::write(&recipe, VOLUMES).unwrap();
+    let mut train = trimtab();
+    train.args(["train", "--no-check", "--set", "optim.epochs=5", "--set", "loss.drw_start=2", "--out"]);
+    train.arg(&run).arg(&recipe).assert().success();
+    let weights = format!("model.pretrained={}", run.join("checkpoints/best.safetensors").display());
+    let found =
+        told(VOLUMES, &[&weights], "WARN", "groups", &["at the same rate, 0.003", "best.safetensors"]);
+    assert_eq!(found["cause"], "parameter-groups");
+    assert_eq!(found["advice"][0]["key"], "optim.rate_scale.head");
+    told(VOLUMES, &[&weights, "optim.rate_scale.head=10"], "PASS", "groups", &["10.0x"]);
+    told(VOLUMES, &[], "SKIP", "groups", &["random weights"]);
 }
 
 /// Three micrographs in a folder, the last for validation, and the recipe for them.

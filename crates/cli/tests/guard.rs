@@ -129,6 +129,37 @@ fn a_rate_that_is_too_low_is_found_and_healed_and_every_decision_is_on_record() 
 }
 
 #[test]
+fn what_the_preflight_advises_is_tried_and_a_healthy_run_is_left_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let recipe = write(dir.path(), &SLOW.replace("7.5e-6", "3e-3"));
+    let train = |name: &str, more: &[&str]| {
+        let run = dir.path().join(name);
+        let mut command = trimtab();
+        command.args(["train", "--no-check", &recipe, "--out"]).arg(&run).args(more);
+        (command.assert().success(), run)
+    };
+    let (_, watched) = train("watched", &["--set", "guard.policy=observe"]);
+    let (_, healed) = train("healed", &[]);
+    // The run was paused for experiments and, since its score is poor, lower rates were tried, which do no better: not a bit of it is another.
+    assert_eq!(journal(&healed)["advised"], true);
+    let attempts = journal(&healed)["attempts"].as_array().unwrap().clone();
+    assert!(attempts.iter().all(|attempt| attempt["chosen"].is_null()), "{attempts:?}");
+    assert!(state(&watched) == state(&healed));
+
+    let decay = ["--set", "stage1.weight_decay=30.0", "--set", "stage2.weight_decay=30.0"];
+    let (said, mended) = train("mended", &decay);
+    said.stdout(contains("other settings are worth a trial").and(contains("weights are pulled to zero")));
+    let attempt = &journal(&mended)["attempts"][0];
+    assert_eq!(attempt["findings"][0]["rule"], "advised-against");
+    assert!(attempt["from"].is_null(), "what was trained under such settings is no place to begin from");
+    let chosen = attempt["chosen"].as_u64().unwrap() as usize;
+    let overrides = &attempt["branches"][chosen]["remedy"]["overrides"];
+    assert_eq!(*overrides, serde_json::json!(["stage1.weight_decay=0.01", "stage2.weight_decay=0.01"]));
+    let best = |run: &Path| json(&run.join("summary.json"))["metrics"]["val/f1"]["best"].as_f64().unwrap();
+    assert!(best(&mended) > 0.95 * best(&watched), "{} beside {}", best(&mended), best(&watched));
+}
+
+#[test]
 fn what_the_recipe_expects_is_a_reason_to_stop_or_to_heal() {
     let dir = tempfile::tempdir().unwrap();
     let expecting = format!("{SLOW}[[expect]]\ncondition = \"val/f1 > 0.99 by epoch 3\"\n");
@@ -159,16 +190,18 @@ fn killed_at_any_moment_a_healing_run_goes_on_as_if_nothing_had_been() {
     trimtab().args(["train", "--no-check", &recipe, "--out"]).arg(&straight).assert().success();
     let phase = || {
         let text = std::fs::read_to_string(killed.join("guard/journal.json")).unwrap_or_default();
-        ["branching", "adopting"].into_iter().find(|phase| text.contains(phase))
+        ["examining", "branching", "adopting"].into_iter().find(|phase| text.contains(phase))
     };
     let branch = killed.join("guard/attempt-1/branch-1/signals.jsonl");
     let lines = || std::fs::read_to_string(&branch).map_or(0, |text| text.lines().count());
-    // In the middle of a branch, at the beginning of one, while the best becomes the run, and soon after.
+    // During experiments, in the middle of a branch, at the beginning of one, while the best becomes the run, and soon after.
     let in_branch = || phase() == Some("branching") && lines() > 2;
     let branches_begin = || phase() == Some("branching");
     let adopting = || phase() == Some("adopting");
     let adopted = || killed.join("guard/first-config.toml").is_file();
-    let moments: [(&str, &dyn Fn() -> bool); 4] = [
+    let examining = || phase() == Some("examining");
+    let moments: [(&str, &dyn Fn() -> bool); 5] = [
+        ("during experiments", &examining),
         ("at the start of the branches", &branches_begin),
         ("within a branch", &in_branch),
         ("while a branch is adopted", &adopting),
@@ -194,7 +227,7 @@ fn killed_at_any_moment_a_healing_run_goes_on_as_if_nothing_had_been() {
         }
         child.wait().unwrap();
     }
-    assert!(hit.len() >= 3, "the run was killed only {hit:?}");
+    assert!(hit.len() >= 4, "the run was killed only {hit:?}");
     trimtab().args(["train", "--resume", "--out"]).arg(&killed).assert().success();
     let ((records, best), (again, best_again)) = (state(&straight), state(&killed));
     assert_eq!(records.len(), again.len());

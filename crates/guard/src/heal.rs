@@ -15,11 +15,12 @@ use trimtab_signals::{CONFIG, Event, RUN_INFO, RunInfo, RunReader, SIGNALS, SUMM
 use trimtab_train::{Control, Observer, Outcome, Report, Session, TrainError, checkpoint};
 
 use crate::experiments;
-use crate::journal::{self, Attempt, Branch, Journal, Phase};
+use crate::journal::{self, Attempt, Branch, Journal, Pause, Phase, Reason};
 use crate::remedies::{self, Candidate};
 use crate::settings::{Guarded, Policy};
 use crate::watch::{
-    Alarm, Cost, Watch, best_of, newest, read_run, remove_folder, remove_snapshot, snapshots,
+    Alarm, Cost, Watch, best_of, branch_length, newest, planned_steps, read_run, remove_folder,
+    remove_snapshot, snapshots,
 };
 
 /// A branch shows more than a tenth of the run where the fault took longer to show.
@@ -119,37 +120,53 @@ pub fn train(guarded: &Guarded, mut job: Job<'_>) -> Result<Guardianship, TrainE
         match journal.phase {
             Phase::Training => {
                 let (outcome, left) = train_watched(guarded, &mut job, &journal, &mut cost, &mut seen)?;
-                let Some(Left { alarm, paused }) = left else {
-                    let outcome = keep_the_best(&mut job, &journal, guarded, outcome)?;
-                    return Ok(Guardianship { outcome, journal, cost, seen, decided });
-                };
                 job.resume = true;
-                let stage = alarm.stage;
-                let alarm = if paused {
-                    journal.examined.push(stage);
-                    journal.save(&job.directory)?;
-                    match experiments::examine(guarded, job.device, alarm) {
-                        Some(alarm) => alarm,
-                        // Nothing speaks against the settings: the run goes on where it was paused.
-                        None => continue,
-                    }
-                } else {
-                    experiments::decide(guarded, job.device, alarm)
-                };
-                decided.push(alarm.causes.iter().map(|c| c.cause.to_owned()).collect());
-                match attempt(guarded, &job, &journal, &alarm)? {
-                    Ok(attempt) => {
-                        say(&mut job, alarm.step, "guard", &told(&attempt), json!({ "attempt": attempt }))?;
-                        journal.attempts.push(attempt);
-                        journal.phase = Phase::Branching;
-                        journal.save(&job.directory)?;
-                    }
-                    // A poor score alone is no reason to end a run.
-                    Err(_) if paused => {}
-                    Err(why) => {
-                        let outcome = give_up(&mut job, &mut journal, outcome, &alarm, &why)?;
+                match left {
+                    None => {
                         let outcome = keep_the_best(&mut job, &journal, guarded, outcome)?;
                         return Ok(Guardianship { outcome, journal, cost, seen, decided });
+                    }
+                    Some(Left::Paused(pause)) => {
+                        journal.paused = Some(pause);
+                        journal.phase = Phase::Examining;
+                        journal.save(&job.directory)?;
+                    }
+                    Some(Left::Alarmed(alarm)) => {
+                        let alarm = experiments::decide(guarded, job.device, *alarm);
+                        decided.push(names(&alarm));
+                        match attempt(guarded, &job, &journal, &alarm)? {
+                            Ok(attempt) => begin(&mut job, &mut journal, attempt)?,
+                            Err(why) => {
+                                let outcome = give_up(&mut job, &mut journal, outcome, &alarm, &why)?;
+                                let outcome = keep_the_best(&mut job, &journal, guarded, outcome)?;
+                                return Ok(Guardianship { outcome, journal, cost, seen, decided });
+                            }
+                        }
+                    }
+                }
+            }
+            // Where nothing speaks against the settings, or nothing can be tried, the run goes on where it was paused.
+            Phase::Examining => {
+                let pause = journal.paused.take();
+                let alarm = pause.and_then(|pause| {
+                    match pause.reason {
+                        Reason::Advice => journal.advised = true,
+                        Reason::Poor => journal.examined.push(pause.stage),
+                    }
+                    experiments::examine(guarded, job.device, pause)
+                });
+                let attempt = match &alarm {
+                    Some(alarm) => attempt(guarded, &job, &journal, alarm)?.ok(),
+                    None => None,
+                };
+                match (alarm, attempt) {
+                    (Some(alarm), Some(attempt)) => {
+                        decided.push(names(&alarm));
+                        begin(&mut job, &mut journal, attempt)?;
+                    }
+                    _ => {
+                        journal.phase = Phase::Training;
+                        journal.save(&job.directory)?;
                     }
                 }
             }
@@ -176,11 +193,25 @@ pub fn train(guarded: &Guarded, mut job: Job<'_>) -> Result<Guardianship, TrainE
     }
 }
 
+/// The causes of an alarm.
+fn names(alarm: &Alarm) -> Vec<String> {
+    alarm.causes.iter().map(|c| c.cause.to_owned()).collect()
+}
+
+/// Puts an attempt on record, before its branches are trained.
+fn begin(job: &mut Job<'_>, journal: &mut Journal, attempt: Attempt) -> Result<(), TrainError> {
+    say(job, attempt.step, "guard", &told(&attempt), json!({ "attempt": attempt }))?;
+    journal.attempts.push(attempt);
+    journal.phase = Phase::Branching;
+    journal.save(&job.directory)
+}
+
 /// Why a run was left before its end.
-struct Left {
-    alarm: Alarm,
-    /// Whether it can go on where it was.
-    paused: bool,
+enum Left {
+    /// Something critical is confirmed.
+    Alarmed(Box<Alarm>),
+    /// It can go on where it was.
+    Paused(Pause),
 }
 
 /// The run itself, until its end or an alarm.
@@ -219,8 +250,8 @@ fn train_watched(
         return Err(error);
     }
     let heals = guarded.settings.policy == Policy::Heal && armed;
-    let paused = watch.paused;
-    let left = watch.alarm.filter(|_| heals).map(|alarm| Left { alarm, paused });
+    let left = watch.paused.map(Left::Paused).or(watch.alarm.map(|alarm| Left::Alarmed(Box::new(alarm))));
+    let left = left.filter(|_| heals);
     Ok((outcome?, left))
 }
 
@@ -241,7 +272,11 @@ fn attempt(
     let resolved = &guarded.loaded.resolved;
     let mut candidates = match job.choice {
         Choice::Doctor => {
-            remedies::candidates(&alarm.causes, &alarm.findings, &alarm.advice, resolved, alarm.stage)
+            if alarm.only_advice {
+                alarm.advice.clone()
+            } else {
+                remedies::candidates(&alarm.causes, &alarm.findings, &alarm.advice, resolved, alarm.stage)
+            }
         }
         Choice::Random(seed) => {
             let mut all = remedies::all(resolved, alarm.stage);
@@ -258,10 +293,12 @@ fn attempt(
         return Ok(Err(format!("no change of the settings is known to help where {cause}")));
     }
     let planned = planned_steps(&job.directory)?;
-    let from = snapshots(&job.directory).into_iter().map(|(step, _)| step).filter(|s| *s <= alarm.step).max();
-    let wished = if settings.branch_steps > 0 { settings.branch_steps } else { planned.div_ceil(10) };
+    // What was paused is compared with itself over the same steps, so from the start.
+    let healthy = snapshots(&job.directory).into_iter().map(|(step, _)| step);
+    let from = healthy.filter(|step| !alarm.only_advice && *step <= alarm.step).max();
+    let wished = branch_length(settings, planned);
     let start = from.unwrap_or(0);
-    let length = if settings.branch_steps > 0 {
+    let length = if settings.branch_steps > 0 && !alarm.only_advice {
         wished
     } else {
         (alarm.step - start).clamp(wished, wished.saturating_mul(LONGEST))
@@ -287,6 +324,7 @@ fn attempt(
         from,
         until: start + length,
         left_with: own_score(guarded, job, start + length)?.or(alarm.score),
+        unsure: alarm.unsure,
         branches: candidates.into_iter().map(|remedy| Branch { remedy, outcome: None }).collect(),
         chosen: None,
     }))
@@ -297,10 +335,6 @@ fn own_score(guarded: &Guarded, job: &Job<'_>, step: u64) -> Result<Option<f64>,
     let run = read_run(&job.directory, None)?;
     let scores = run.trace.get(guarded.loaded.recipe.common().metric());
     Ok(scores.and_then(|scores| scores.at_or_before(step)).map(|(_, v)| v).filter(|v| v.is_finite()))
-}
-
-fn planned_steps(run: &Path) -> Result<u64, TrainError> {
-    Ok(RunReader::open(run)?.info()?.map_or(0, |info| info.steps_planned))
 }
 
 /// Trains every branch of the last attempt that has no outcome yet. Whether all have one: the user may have interrupted.
@@ -498,20 +532,23 @@ fn choose(journal: &mut Journal, choice: Choice) {
     });
     let scored: Vec<_> = scored.collect();
     let best = scored.iter().copied().reduce(|a, b| if (b.1, b.2) > (a.1, a.2) { b } else { a });
-    // Of rates that do nearly as well on a short branch the lowest ends best: high ones are quick at first.
+    // Of what does nearly as well on a short branch: of rates the lowest, since high ones are quick at first; else what was thought the most
+    // promising, since a branch sees little.
     let rate = |index: usize| rate_of(&attempt.branches[index].remedy.overrides);
     let best = best.map(|best| {
-        let near = scored.iter().copied().filter(|other| {
-            other.1 == best.1 && other.2 - other.3 >= NEAR * (best.2 - best.3) && rate(other.0).is_some()
-        });
-        let lowest =
-            near.min_by(|a, b| rate(a.0).partial_cmp(&rate(b.0)).unwrap_or(std::cmp::Ordering::Equal));
-        lowest.filter(|_| rate(best.0).is_some()).unwrap_or(best)
+        let near = scored
+            .iter()
+            .copied()
+            .filter(|other| other.1 == best.1 && other.2 - other.3 >= NEAR * (best.2 - best.3));
+        let alike = near.filter(|other| rate(other.0).is_some() == rate(best.0).is_some());
+        let order = |branch: usize| rate(branch).unwrap_or(branch as f64);
+        alike.min_by(|a, b| order(a.0).total_cmp(&order(b.0))).unwrap_or(best)
     });
+    let unsure = attempt.unsure;
     let better = |(_, clean, score, floor): &(usize, bool, f64, f64)| {
         let before = attempt.left_with.unwrap_or(*floor).max(*floor);
         let margin = MARGIN * (1.0 - floor).max(0.0);
-        score > &(before + margin) || *clean && score >= &(before - margin)
+        score > &(before + margin) || *clean && !unsure && score >= &(before - margin)
     };
     attempt.chosen = best.filter(|b| choice != Choice::Doctor || better(b)).map(|(index, ..)| index);
 }

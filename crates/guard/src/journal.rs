@@ -21,6 +21,8 @@ pub enum Phase {
     /// The run itself.
     #[default]
     Training,
+    /// Experiments, while the run is paused.
+    Examining,
     /// The branches of the last attempt.
     Branching,
     /// The best branch of the last attempt becomes the run.
@@ -39,8 +41,39 @@ pub struct Journal {
     /// Stages, from 0, whose poor score experiments have looked into.
     #[serde(default)]
     pub examined: Vec<usize>,
+    /// Whether what the preflight advises was weighed.
+    #[serde(default)]
+    pub advised: bool,
+    /// What the run is paused for.
+    #[serde(default)]
+    pub paused: Option<Pause>,
     /// Why no more is tried.
     pub gave_up: Option<String>,
+}
+
+/// Why a run is paused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reason {
+    /// It is as long as a branch: what the preflight advises can be compared with it.
+    Advice,
+    /// Its score is poor for its time.
+    Poor,
+}
+
+/// A run that is paused for experiments, and can go on where it was.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Pause {
+    /// Why.
+    pub reason: Reason,
+    /// Steps done.
+    pub step: u64,
+    /// The stage, from 0.
+    pub stage: usize,
+    /// The deciding metric, newest.
+    pub score: Option<f64>,
+    /// Whether the training loss still fell in the last half of the stage so far.
+    pub falling: bool,
 }
 
 /// What a branch came to.
@@ -84,6 +117,9 @@ pub struct Attempt {
     pub until: u64,
     /// The run's own score at the step where branches end, or the last before.
     pub left_with: Option<f64>,
+    /// Whether nothing but the score speaks against the settings: a remedy must then do better, not only as well.
+    #[serde(default)]
+    pub unsure: bool,
     /// The remedies and what they came to.
     pub branches: Vec<Branch>,
     /// Place of the chosen one; none until it is chosen, or where none helped.

@@ -38,6 +38,7 @@ use Change::{AtMost, Scale, To, Word};
 /// A usual remedy: the key as the recipes with one stage call it, and the change.
 type Usual = (&'static str, Change, &'static str);
 
+const TOO_HIGH: &str = "learning-rate-too-high";
 const RATE: &str = "optim.learning_rate";
 const LOWER: Usual = (RATE, Scale(0.1), "smaller steps stay where the loss is smooth");
 const MUCH_LOWER: Usual = (RATE, Scale(0.02), "or much smaller ones");
@@ -70,7 +71,7 @@ const LESS_NOISE: Usual = ("mean_teacher.noise", AtMost(0.1), "a teacher that se
 
 /// What is usually tried, by cause.
 const USUAL: &[(&str, &[Usual])] = &[
-    ("learning-rate-too-high", &[LOWER, MUCH_LOWER, A_LITTLE_LOWER, CLIP, WARM_UP]),
+    (TOO_HIGH, &[LOWER, MUCH_LOWER, A_LITTLE_LOWER, CLIP, WARM_UP]),
     ("training-undoes-itself", &[LOWER, A_LITTLE_LOWER, MUCH_LOWER, CLIP]),
     ("learning-rate-too-low", &[HIGHER, MUCH_HIGHER, A_LITTLE_HIGHER, SAME_RATE]),
     ("no-effective-warm-up", &[LOWER, WARM_UP, A_LITTLE_LOWER]),
@@ -167,6 +168,25 @@ pub(crate) fn set_rate(resolved: &Resolved, stage: usize, to: f64) -> Vec<String
         Some(with_later(resolved, RATE, stage, &key, &value))
     };
     all().unwrap_or_default()
+}
+
+/// Lower rates than a stage has: what is tried where nothing but a poor score speaks against the settings.
+pub(crate) fn lower_rates(resolved: &Resolved, stage: usize) -> Vec<Candidate> {
+    [&LOWER, &MUCH_LOWER].into_iter().filter_map(|lower| apply(TOO_HIGH, lower, resolved, stage)).collect()
+}
+
+/// The first stage, from 0, that has the learning rate of this one.
+pub(crate) fn first_with_rate_of(resolved: &Resolved, stage: usize) -> usize {
+    let values = resolved.values();
+    let rate = |stage| values.get(key_in(resolved, RATE, stage)?.as_str()).cloned();
+    let own = rate(stage);
+    (0..stage).find(|earlier| rate(*earlier) == own).unwrap_or(stage)
+}
+
+/// The stage, from 0, that a key is of.
+pub(crate) fn stage_of(key: &str) -> usize {
+    let number = key.strip_prefix("stage").and_then(|rest| rest.split('.').next()?.parse::<usize>().ok());
+    number.map_or(0, |number| number.saturating_sub(1))
 }
 
 /// The key of the recipe: stages have keys of their own.
@@ -291,6 +311,20 @@ mod tests {
         let all = candidates(&[explanation("learning-rate-too-low")], &[], &[], &one, 0);
         let overrides: Vec<&String> = all.iter().flat_map(|c| &c.overrides).collect();
         assert_eq!(overrides[..2], ["optim.learning_rate=0.001", "optim.learning_rate=0.004"]);
+    }
+
+    #[test]
+    fn stages_with_the_same_rate_have_the_same_mistake() {
+        let same = settings(
+            "recipe = \"two-stage\"\n[stage1]\nlearning_rate = 0.2\n[stage2]\nlearning_rate = 0.2\n",
+        );
+        assert_eq!(first_with_rate_of(&same, 1), 0);
+        let lower = lower_rates(&same, 0);
+        assert_eq!(lower[0].overrides, ["stage1.learning_rate=0.02", "stage2.learning_rate=0.02"]);
+        let other = settings("recipe = \"two-stage\"\n[stage2]\nlearning_rate = 2e-5\n");
+        assert_eq!(first_with_rate_of(&other, 1), 1);
+        let keys = ["stage1.clip_norm", "stage2.weight_decay", "optim.clip_norm", "loss.dice.weight"];
+        assert_eq!(keys.map(stage_of), [0, 1, 0, 0]);
     }
 
     #[test]

@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 use trimtab_doctor::causes::{Explanation, explain};
 use trimtab_doctor::series::falls;
 use trimtab_doctor::{Diagnosis, Finding, Options, RuleMeta, Severity, diagnose};
-use trimtab_signals::{Record, Run, keys, names};
+use trimtab_signals::{Record, Run, RunReader, keys, names};
 use trimtab_train::{Control, Observer, Report, TrainError, checkpoint};
 
-use crate::journal::{FOLDER, Journal};
+use crate::journal::{FOLDER, Journal, Pause, Reason};
 use crate::remedies::Candidate;
 use crate::settings::{Guarded, Policy, Settings};
 
@@ -80,6 +80,10 @@ pub(crate) struct Alarm {
     pub(crate) advice: Vec<Candidate>,
     /// Why no setting can help.
     pub(crate) hopeless: Option<String>,
+    /// Whether only that advice is to be tried: the run was paused, and nothing critical found.
+    pub(crate) only_advice: bool,
+    /// Whether no experiment speaks for it: see [`crate::journal::Attempt`].
+    pub(crate) unsure: bool,
 }
 
 /// What watching cost.
@@ -119,8 +123,10 @@ pub(crate) struct Watch<'a> {
     wanted: bool,
     /// Stages that experiments have looked into.
     examined: Vec<usize>,
-    /// Whether the run was paused for experiments rather than left: its score is poor, but nothing is known to be wrong.
-    pub(crate) paused: bool,
+    /// Steps after which what the preflight advises is weighed; none where that was done.
+    weighs_after: Option<u64>,
+    /// Why the run was paused for experiments rather than left: nothing is known to be wrong yet.
+    pub(crate) paused: Option<Pause>,
     /// The alarm that ended the run.
     pub(crate) alarm: Option<Alarm>,
     /// What went wrong while watching.
@@ -171,7 +177,8 @@ impl<'a> Watch<'a> {
             snapshot: None,
             wanted: false,
             examined: journal.examined.clone(),
-            paused: false,
+            weighs_after: (!journal.advised).then_some(0),
+            paused: None,
             alarm: None,
             error: None,
             cost: Cost::default(),
@@ -188,6 +195,12 @@ impl<'a> Watch<'a> {
             Err(error) => self.error = Some(error),
         }
         (self.stage, self.offset, self.planned) = (stage, before, planned);
+        if self.weighs_after.is_some() {
+            match planned_steps(self.directory) {
+                Ok(all) => self.weighs_after = Some(branch_length(self.settings, all)),
+                Err(error) => self.error = Some(error),
+            }
+        }
         let scores = self.run.trace.get(&self.metric).map(|c| c.values().to_vec()).unwrap_or_default();
         self.best = scores.into_iter().filter(|v| v.is_finite()).fold(self.best, f64::max);
         self.snapshot = self.snapshot.or_else(|| snapshots(self.directory).pop().map(|(step, _)| step));
@@ -226,7 +239,6 @@ impl<'a> Watch<'a> {
         let told = diagnosis.findings.into_iter().filter(|f| !young || !SLOW.contains(&f.rule));
         diagnosis.findings = told.map(|f| self.placed(f)).collect();
         let causes = explain(&diagnosis);
-        self.tell(step, &diagnosis, &causes);
         let critical: Vec<&'static str> =
             diagnosis.findings.iter().filter(|f| f.severity == Severity::Critical).map(|f| f.rule).collect();
         self.confirmed.retain(|rule, _| critical.contains(rule));
@@ -237,7 +249,14 @@ impl<'a> Watch<'a> {
             let enough = if ACUTE.contains(&rule) { 0.0 } else { CONFIRMED * self.planned as f64 };
             step > since && (step - since) as f64 >= enough
         };
-        let alarm = step >= self.quiet_until && self.confirmed.iter().any(|(rule, since)| long(rule, *since));
+        let lasting: Vec<&'static str> = self
+            .confirmed
+            .iter()
+            .filter(|(rule, since)| long(rule, **since))
+            .map(|(rule, _)| *rule)
+            .collect();
+        self.tell(step, &diagnosis, &causes, &lasting);
+        let alarm = step >= self.quiet_until && !lasting.is_empty();
         let (found, explained) = (diagnosis.findings, causes);
         if alarm {
             self.first_alarm.get_or_insert_with(|| (step, explained.iter().map(|c| c.cause).collect()));
@@ -266,6 +285,8 @@ impl<'a> Watch<'a> {
             falling: self.falling(),
             advice: Vec::new(),
             hopeless: None,
+            only_advice: false,
+            unsure: false,
         }
     }
 
@@ -277,11 +298,12 @@ impl<'a> Watch<'a> {
         self.alarm_of(step, findings, causes)
     }
 
-    /// Notes what is new.
-    fn tell(&mut self, step: u64, diagnosis: &Diagnosis, causes: &[Explanation]) {
+    /// Notes what is new; of what is critical, what has lasted: the rest may pass by itself.
+    fn tell(&mut self, step: u64, diagnosis: &Diagnosis, causes: &[Explanation], lasting: &[&'static str]) {
         for finding in &diagnosis.findings {
             let new = self.told.get(finding.rule).is_none_or(|told| *told < finding.severity);
-            if finding.severity < Severity::Warning || !new {
+            let passing = finding.severity == Severity::Critical && !lasting.contains(&finding.rule);
+            if finding.severity < Severity::Warning || !new || passing {
                 continue;
             }
             self.told.insert(finding.rule, finding.severity);
@@ -376,6 +398,16 @@ pub(crate) fn newest(run: &Run, metric: &str) -> Option<f64> {
     run.trace.last(metric).map(|(_, v)| v).filter(|v| v.is_finite())
 }
 
+/// Steps that a run is to take in all; 0 where it has not begun.
+pub(crate) fn planned_steps(run: &Path) -> Result<u64, TrainError> {
+    Ok(RunReader::open(run)?.info()?.map_or(0, |info| info.steps_planned))
+}
+
+/// Steps of a branch at least.
+pub(crate) fn branch_length(settings: &Settings, planned: u64) -> u64 {
+    if settings.branch_steps > 0 { settings.branch_steps } else { planned.div_ceil(10) }
+}
+
 /// Removes a folder, where it is there.
 pub(crate) fn remove_folder(folder: &Path) -> Result<(), TrainError> {
     match std::fs::remove_dir_all(folder) {
@@ -449,10 +481,23 @@ impl Observer for Watch<'_> {
                 let heals = self.settings.policy == Policy::Heal && self.armed;
                 let wanted = heals && healthy && (*best || since >= self.checkpoint_every);
                 self.wanted = wanted;
-                if heals && !alarm && self.is_poor(record, floors) {
-                    let (findings, causes) = self.last.clone().unwrap_or_default();
-                    self.alarm = Some(self.alarm_of(record.step, findings, causes));
-                    self.paused = true;
+                let reason = if !heals || alarm {
+                    None
+                } else if self.weighs_after.is_some() {
+                    // Before that a score is no more than a beginning.
+                    let ripe = |after: &u64| record.step >= (*after).max(self.quiet_until);
+                    self.weighs_after.as_ref().filter(|after| ripe(after)).map(|_| Reason::Advice)
+                } else {
+                    self.is_poor(record, floors).then_some(Reason::Poor)
+                };
+                if let Some(reason) = reason {
+                    self.paused = Some(Pause {
+                        reason,
+                        step: record.step,
+                        stage: self.stage,
+                        score: newest(&self.run, &self.metric),
+                        falling: self.falling(),
+                    });
                     return Control::Interrupt;
                 }
                 return self.react(alarm, if wanted { Control::Checkpoint } else { control });

@@ -196,6 +196,7 @@ checks! {
     data, "data", false;
     start, "start", false;
     schedules, "schedules", false;
+    groups, "groups", false;
     horizons, "horizons", false;
     balance, "balance", false;
     regularisation, "regularisation", false;

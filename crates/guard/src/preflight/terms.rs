@@ -13,6 +13,10 @@ use super::{Bench, Checked, Item, Trouble, Verdict};
 const NOTHING: f64 = 1e-9;
 /// Relative to the largest term's: it decides nothing.
 const LITTLE: f64 = 1e-4;
+/// A weight this small is rarely meant, and a share so large, but for the weight, rarely useless.
+const SMALL: f64 = 1e-2;
+/// Exponents of the focal loss that were found of use end here (Lin et al. 2017, <https://arxiv.org/abs/1708.02002>, table 1b).
+const STEEP: f64 = 5.0;
 /// Steps after which a term may wake up: teacher and student, e.g., are the same to begin with.
 const WAKE: u64 = 8;
 
@@ -29,7 +33,31 @@ pub(super) fn check(bench: &mut Bench<'_>) -> Checked {
         let later = bench.probe()?.examine(at, at)?;
         found = awake(&found, &later);
     }
-    let mut items: Vec<Item> = found.terms.iter().filter_map(|term| fault(term, &found)).collect();
+    let keys = bench.keys.clone();
+    let mut items: Vec<Item> = found
+        .terms
+        .iter()
+        .filter_map(|term| {
+            let item = fault(term, &found)?;
+            // Too small a weight is all that keeps it from counting; terms are of one size, so about 1 is usual.
+            let slight = term.weight > 0.0 && share(term, &found) / term.weight > SMALL;
+            let key = format!("loss.{}.weight", term.name);
+            let own = slight && term.weight < SMALL && keys.number(&key) == Some(term.weight);
+            Some(if own { item.advise(key, "1.0") } else { item })
+        })
+        .collect();
+    for (on, key) in [("loss.focal", "loss.focal_gamma"), ("loss.focal.weight", "loss.focal.gamma")] {
+        let on = keys.number(on).is_some_and(|weight| weight > 0.0);
+        if let Some(gamma) = keys.number(key).filter(|gamma| on && *gamma > STEEP) {
+            let message = format!(
+                "{key} = {}: where the network is undecided the focal term counts {} of a plain one",
+                show(gamma),
+                show(0.5f64.powf(gamma))
+            );
+            let item = Item::new("terms", Verdict::Warn, message).number("gamma", gamma).advise(key, "2.0");
+            items.push(item.cause("configuration-not-effective"));
+        }
+    }
     if found.terms.is_empty() {
         return Err(Trouble::Skip("the loss has no terms to take apart".to_owned()));
     }

@@ -40,7 +40,7 @@ pub struct Fault {
     pub causes: &'static [&'static str],
     /// Words of which one says it right where settings are refused or the data or checkpoint are.
     pub words: &'static [&'static str],
-    /// Settings as declared, by recipe; none where the fault does not exist there.
+    /// Settings as declared, by recipe; none where the fault does not exist there. `{weights}` stands for those of a healthy run with another seed.
     pub declared: fn(Kind) -> Option<Vec<&'static str>>,
     /// Settings that count in truth, beyond those declared.
     pub effective: fn(Kind) -> Vec<&'static str>,
@@ -86,8 +86,8 @@ pub const BENCHES: &[Bench] = &[
         toml: CLASSIFICATION,
     },
     Bench {
-        name: "volume-classification, mitochondria",
-        which: Which::Mitochondria,
+        name: "volume-classification, hippocampus ends",
+        which: Which::HippocampusEnds,
         kind: Kind::Classification,
         toml: CLASSIFICATION,
     },
@@ -119,17 +119,17 @@ epochs = 4
 steps_per_epoch = 15
 batch = 4
 unlabelled_batch = 4
-learning_rate = 3e-3
+learning_rate = 5e-3
 decay = "constant"
 rampup_epochs = 2
 advance_when = ""
 [stage2]
-labelled_ratio = 0.8
-epochs = 10
-steps_per_epoch = 15
-batch = 4
+labelled_ratio = 0.9
+epochs = 20
+steps_per_epoch = 20
+batch = 8
 unlabelled_batch = 4
-learning_rate = 3e-3
+learning_rate = 5e-3
 warmup_epochs = 1
 rampup_epochs = 5
 "#;
@@ -161,11 +161,11 @@ tensorboard = false
 checkpoint_every = 40
 [optim]
 kind = "adamw"
-learning_rate = 3e-3
+learning_rate = 1e-2
 weight_decay = 0.01
-epochs = 14
+epochs = 16
 steps_per_epoch = 15
-batch = 3
+batch = 4
 warmup_epochs = 1
 decay = "cosine"
 [ema]
@@ -195,9 +195,9 @@ checkpoint_every = 40
 [optim]
 kind = "adamw"
 weight_decay = 0.01
-epochs = 12
+epochs = 16
 steps_per_epoch = 15
-batch = 8
+batch = 16
 accumulate = 1
 learning_rate = 3e-3
 warmup_epochs = 1
@@ -217,8 +217,22 @@ fn as_is(_: Kind) -> Option<Vec<&'static str>> {
 }
 
 /// One override for both stages, or for the one.
-fn rate(kind: Kind, two: &'static [&'static str], one: &'static str) -> Option<Vec<&'static str>> {
-    Some(if kind == Kind::TwoStage { two.to_vec() } else { vec![one] })
+fn both(kind: Kind, two: &'static [&'static str], one: &'static str) -> Option<Vec<&'static str>> {
+    rate(kind, two, one, one)
+}
+
+/// The same where each recipe has a rate of its own.
+fn rate(
+    kind: Kind,
+    two: &'static [&'static str],
+    segmentation: &'static str,
+    classification: &'static str,
+) -> Option<Vec<&'static str>> {
+    Some(match kind {
+        Kind::TwoStage => two.to_vec(),
+        Kind::Segmentation => vec![segmentation],
+        Kind::Classification => vec![classification],
+    })
 }
 
 const fn settings(
@@ -271,16 +285,36 @@ fn segments(kind: Kind) -> Option<Vec<&'static str>> {
 
 pub const FAULTS: &[Fault] = &[
     settings("rate x1/40", LOW, &[], |k| {
-        rate(k, &["stage1.learning_rate=7.5e-5", "stage2.learning_rate=7.5e-5"], "optim.learning_rate=7.5e-5")
+        rate(
+            k,
+            &["stage1.learning_rate=1.25e-4", "stage2.learning_rate=1.25e-4"],
+            "optim.learning_rate=2.5e-4",
+            "optim.learning_rate=7.5e-5",
+        )
     }),
     settings("rate x1/400", LOW, &[], |k| {
-        rate(k, &["stage1.learning_rate=7.5e-6", "stage2.learning_rate=7.5e-6"], "optim.learning_rate=7.5e-6")
+        rate(
+            k,
+            &["stage1.learning_rate=1.25e-5", "stage2.learning_rate=1.25e-5"],
+            "optim.learning_rate=2.5e-5",
+            "optim.learning_rate=7.5e-6",
+        )
     }),
     settings("rate x50", HIGH, &[], |k| {
-        rate(k, &["stage1.learning_rate=0.15", "stage2.learning_rate=0.15"], "optim.learning_rate=0.15")
+        rate(
+            k,
+            &["stage1.learning_rate=0.25", "stage2.learning_rate=0.25"],
+            "optim.learning_rate=0.5",
+            "optim.learning_rate=0.15",
+        )
     }),
     settings("rate x500", HIGH, &[], |k| {
-        rate(k, &["stage1.learning_rate=1.5", "stage2.learning_rate=1.5"], "optim.learning_rate=1.5")
+        rate(
+            k,
+            &["stage1.learning_rate=2.5", "stage2.learning_rate=2.5"],
+            "optim.learning_rate=5.0",
+            "optim.learning_rate=1.5",
+        )
     }),
     settings(
         "no warm-up at 20x the rate",
@@ -289,9 +323,9 @@ pub const FAULTS: &[Fault] = &[
         |k| {
             Some(match k {
                 Kind::TwoStage => {
-                    vec!["stage1.learning_rate=0.06", "stage2.learning_rate=0.06", "stage2.warmup_epochs=0"]
+                    vec!["stage1.learning_rate=0.1", "stage2.learning_rate=0.1", "stage2.warmup_epochs=0"]
                 }
-                Kind::Segmentation => vec!["optim.learning_rate=0.06", "optim.warmup_epochs=0"],
+                Kind::Segmentation => vec!["optim.learning_rate=0.2", "optim.warmup_epochs=0"],
                 Kind::Classification => vec!["optim.learning_rate=0.06", "optim.warmup_epochs=0"],
             })
         },
@@ -316,11 +350,11 @@ pub const FAULTS: &[Fault] = &[
         },
     ),
     settings("clip 1e-3", &["gradient-bound-too-tight"], &[], |k| {
-        rate(k, &["stage1.clip_norm=1e-3", "stage2.clip_norm=1e-3"], "optim.clip_norm=1e-3")
+        both(k, &["stage1.clip_norm=1e-3", "stage2.clip_norm=1e-3"], "optim.clip_norm=1e-3")
     }),
     settings("clip 1e-4 in SGD", &["gradient-bound-too-tight", "learning-rate-too-low"], &[], |k| {
         (k != Kind::TwoStage).then(|| {
-            vec!["optim.kind=sgd", "optim.momentum=0.9", "optim.learning_rate=0.01", "optim.clip_norm=1e-4"]
+            vec!["optim.kind=sgd", "optim.momentum=0.9", "optim.learning_rate=0.1", "optim.clip_norm=1e-4"]
         })
     }),
     settings(
@@ -399,13 +433,17 @@ pub const FAULTS: &[Fault] = &[
             _ => vec!["optim.rate_scale.head=1.0"],
         },
     ),
+    settings("same rate for pretrained backbone and head", &["parameter-groups"], &[], |k| {
+        // The head's factor is 1 in the bench's recipe.
+        only(k, Kind::Classification, &["model.pretrained={weights}"])
+    }),
     settings("inert loss term", &["configuration-not-effective"], &[], |k| match k {
         Kind::TwoStage => Some(vec!["loss.focal_gamma=20.0"]),
         Kind::Segmentation => Some(vec!["loss.dice.weight=1e-6"]),
         Kind::Classification => None,
     }),
     settings("weight decay of 10", &["weights-decayed-away", "regulariser-outweighs-labels"], &[], |k| {
-        rate(k, &["stage1.weight_decay=30.0", "stage2.weight_decay=30.0"], "optim.weight_decay=30.0")
+        both(k, &["stage1.weight_decay=30.0", "stage2.weight_decay=30.0"], "optim.weight_decay=30.0")
     }),
     settings("nearly all features dropped", &["units-dead", "regulariser-outweighs-labels"], &[], |k| {
         only(k, Kind::Classification, &["model.dropout=0.99"])

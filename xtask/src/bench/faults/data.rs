@@ -23,8 +23,8 @@ pub enum Which {
     Hippocampi,
     /// Simulated bodies with one hole or several.
     Bodies,
-    /// Mitochondria of the H01 cortex.
-    Mitochondria,
+    /// Cubes around a voxel of the one or the other end of a hippocampus; one in five is of the anterior.
+    HippocampusEnds,
 }
 
 /// A labelled sample: an image or a volume.
@@ -49,12 +49,12 @@ impl Set {
     /// Makes or reads a set; `shared` is the folder of the real ones.
     pub fn load(which: Which, shared: &Path) -> Result<Self> {
         let (samples, train) = match which {
-            Which::Micrographs => (micrographs(), 8),
+            Which::Micrographs => (micrographs(), 20),
             Which::Apoferritin => (apoferritin(shared)?, 9),
-            Which::Organs => (organs(), 12),
+            Which::Organs => (organs(), 40),
             Which::Hippocampi => (hippocampi(shared)?, 24),
             Which::Bodies => (bodies(), 240),
-            Which::Mitochondria => (mitochondria(shared)?, 400),
+            Which::HippocampusEnds => (hippocampus_ends(shared)?, 1000),
         };
         let mut train_part = samples;
         let validation = train_part.split_off(train);
@@ -148,7 +148,7 @@ fn micrographs() -> Vec<Sample> {
         particle_diameter: 26.0,
         ..synth::MicrographConfig::default()
     };
-    let made = (0..11).map(|i| synth::generate(&config, 7, i));
+    let made = (0..26).map(|i| synth::generate(&config, 7, i));
     made.map(|m| Sample {
         shape: vec![m.image.height, m.image.width],
         image: m.image.pixels,
@@ -187,7 +187,7 @@ fn organs() -> Vec<Sample> {
         distractors: 0,
         ..synth::OrganConfig::default()
     };
-    let made = (0..16).map(|i| synth::organ(&config, 7, i));
+    let made = (0..48).map(|i| synth::organ(&config, 7, i));
     made.map(|(volume, labels)| Sample {
         shape: volume.shape.to_vec(),
         image: volume.values,
@@ -197,17 +197,22 @@ fn organs() -> Vec<Sample> {
     .collect()
 }
 
-fn hippocampi(shared: &Path) -> Result<Vec<Sample>> {
+/// Images and labels of the first so many hippocampi, by name.
+fn hippocampus_files(shared: &Path, wanted: usize) -> Result<Vec<(PathBuf, PathBuf)>> {
     let root = shared.join("data/hippocampus_msd_task04");
     let mut paths: Vec<PathBuf> =
         fs::read_dir(root.join("images"))?.map(|e| Ok(e?.path())).collect::<std::io::Result<_>>()?;
     paths.sort();
+    let labelled = paths.into_iter().filter_map(|image| {
+        let labels = root.join("labels").join(image.file_name()?);
+        labels.is_file().then_some((image, labels))
+    });
+    Ok(labelled.take(wanted).collect())
+}
+
+fn hippocampi(shared: &Path) -> Result<Vec<Sample>> {
     let mut samples = Vec::new();
-    for path in paths {
-        let labels = root.join("labels").join(path.file_name().unwrap_or_default());
-        if !labels.is_file() {
-            continue;
-        }
+    for (path, labels) in hippocampus_files(shared, 32)? {
         let (volume, labels) = (read_volume(&path, None)?, read_volume_labels(&labels, None)?);
         let [_, h, w] = volume.shape;
         let half = volume.shape.map(|n| n / 2);
@@ -222,8 +227,33 @@ fn hippocampi(shared: &Path) -> Result<Vec<Sample>> {
             sample.labels.push(labels.values[at(0, 0, 0)] as u8);
         }
         samples.push(sample);
-        if samples.len() == 28 {
-            break;
+    }
+    Ok(samples)
+}
+
+/// Ten cubes of each hippocampus. Whole ones are in training or in validation, since the cubes of one overlap.
+fn hippocampus_ends(shared: &Path) -> Result<Vec<Sample>> {
+    const SIDE: usize = 12;
+    const EACH: usize = 10;
+    let mut samples = Vec::new();
+    for (number, (path, labels)) in hippocampus_files(shared, 140)?.into_iter().enumerate() {
+        let (volume, labels) = (read_volume(&path, None)?, read_volume_labels(&labels, None)?);
+        let [d, h, w] = volume.shape;
+        for i in 0..EACH {
+            let class = usize::from(i % 5 == 0);
+            let of_class: Vec<usize> =
+                (0..d * h * w).filter(|v| labels.values[*v] as usize == 2 - class).collect();
+            // Any voxel, but the same at every start of the bench.
+            let pick = (number * EACH + i).wrapping_mul(2_654_435_761) >> 7;
+            let centre = *of_class.get(pick % of_class.len().max(1)).ok_or("an end without a voxel")?;
+            let from = |at: usize, size: usize| at.saturating_sub(SIDE / 2).min(size.saturating_sub(SIDE));
+            let corner = [from(centre / (h * w), d), from(centre / w % h, h), from(centre % w, w)];
+            let mut image = Vec::with_capacity(SIDE * SIDE * SIDE);
+            for (z, y) in (0..SIDE).flat_map(|z| (0..SIDE).map(move |y| (z, y))) {
+                let row = ((corner[0] + z) * h + corner[1] + y) * w + corner[2];
+                image.extend_from_slice(&volume.values[row..row + SIDE]);
+            }
+            samples.push(Sample { shape: vec![SIDE; 3], image, labels: Vec::new(), class });
         }
     }
     Ok(samples)
@@ -244,25 +274,4 @@ fn bodies() -> Vec<Sample> {
         Sample { shape: vec![d, h, w], image: volume.values, labels: Vec::new(), class }
     })
     .collect()
-}
-
-fn mitochondria(shared: &Path) -> Result<Vec<Sample>> {
-    let root = shared.join("data/mito3d_em_classification");
-    let table = fs::read_to_string(root.join("labels.csv"))?;
-    let mut samples = Vec::new();
-    for line in table.lines().skip(1) {
-        let (path, class) = line.split_once(',').ok_or("labels.csv has another form")?;
-        let volume = read_volume(&root.join(path), None)?;
-        let shape = volume.shape.to_vec();
-        samples.push(Sample {
-            shape,
-            image: volume.values,
-            labels: Vec::new(),
-            class: class.trim().parse()?,
-        });
-    }
-    // The table is sorted by class: every so many make a part, so that both parts have both classes in their shares.
-    let order = (0..7).flat_map(|offset| (0..samples.len()).skip(offset).step_by(7));
-    let order: Vec<usize> = order.collect();
-    Ok(order.into_iter().map(|i| samples[i].clone()).collect())
 }

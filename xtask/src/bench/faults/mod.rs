@@ -227,6 +227,11 @@ fn train(args: &Args, bench: &'static Bench, fault: Option<&'static Fault>, seed
     declared.extend(
         fault.and_then(|f| (f.declared)(bench.kind)).unwrap_or_default().iter().map(|s| (*s).to_owned()),
     );
+    if declared.iter().any(|text| text.contains(WEIGHTS)) {
+        let weights = pretrain(bench, &recipe, &root, seed + 1000, &folder.path().join("pretrained"))?;
+        let weights = weights.display().to_string();
+        declared.iter_mut().for_each(|text| *text = text.replace(WEIGHTS, &weights));
+    }
     let effective: Vec<String> = fault
         .map(|f| (f.effective)(bench.kind))
         .unwrap_or_default()
@@ -253,7 +258,7 @@ fn train(args: &Args, bench: &'static Bench, fault: Option<&'static Fault>, seed
     let metric = guarded.loaded.recipe.common().metric().to_owned();
     let disk = fault.and_then(|f| f.disk);
 
-    if seed == 1 && disk.is_none() {
+    if disk.is_none() {
         let options = preflight::Options { seconds: PREFLIGHT_SECONDS, ..preflight::Options::default() };
         let report = preflight::check(&faulty(&recipe, &declared)?, &options, &mut |_| {});
         row.preflight = report
@@ -348,10 +353,31 @@ fn train(args: &Args, bench: &'static Bench, fault: Option<&'static Fault>, seed
     row.branches =
         branches.map(|b| (b.remedy.overrides.join(" "), b.outcome.as_ref().and_then(|o| o.score))).collect();
     row.attempted = guardianship.journal.attempts.first().map(|a| a.step);
-    if row.attempted.is_some() {
+    // Where no setting mends a fault there is nothing to compare.
+    if row.attempted.is_some() && fault.is_some_and(mendable) {
         row.random = Some(arm("heal", Choice::Random(seed ^ hashed(&row.bench, &row.fault)))?.0);
     }
     Ok(row)
+}
+
+/// Stands for weights in a fault's settings.
+const WEIGHTS: &str = "{weights}";
+
+/// The best weights of a healthy run.
+fn pretrain(bench: &Bench, recipe: &Path, root: &Path, seed: u64, out: &Path) -> Result<PathBuf> {
+    let mut settings = overrides(bench, root, seed);
+    settings.push("guard.policy=off".to_owned());
+    let job = Job {
+        directory: out.to_owned(),
+        device: "cpu",
+        resume: false,
+        observer: &mut Until(None),
+        on_start: &mut |_| {},
+        choice: Choice::Doctor,
+        load: &load,
+    };
+    trimtab_guard::train(&load(recipe, &settings)?, job)?;
+    Ok(checkpoint::best_path(out))
 }
 
 /// A number of two names (FNV-1a).
